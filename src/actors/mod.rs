@@ -1,0 +1,202 @@
+//! Who does it: the process behind every request, known by (tgid, start time), with its command line, parents and end.
+//!
+//! FUSE names a *thread*; [`Actors::resolve`] turns it into a process before the request is answered, while the caller is
+//! blocked and therefore still there. A background thread follows what happens to the processes seen: fork, exec, exit.
+//! Knows nothing of files, handles, events or the store: what must be kept goes through [`Sink`].
+//!
+//! Locks, outermost first: an entry's `saving`, an entry's `state`; everything else (the table, a shard of the thread
+//! cache, an entry's pidfd) is a leaf. `/proc` is read and [`Sink`] is called under none of them, but for `saving` around
+//! [`Sink::save`].
+
+pub mod codec;
+mod lineage;
+mod procfs;
+mod resolve;
+mod table;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::types::{ActorId, Time};
+use resolve::Shared;
+
+/// How much may be read about a process while its request waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Command line, executable and working directory too.
+    Full,
+    /// Only what takes no lock of the process: for requests that it may make while it holds its `mmap_lock` (page faults)
+    /// or is inside execve. The rest follows from the background thread.
+    Minimal,
+}
+
+/// How the command line, executable and working directory are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Details {
+    /// Read from the process itself. What the daemon may not see (another user's `exe` and `cwd`) is empty.
+    Full,
+    /// Taken over from the parent: a fork child that had not called execve.
+    Inherited,
+    /// The process was gone, or is a kernel thread.
+    Missing,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// It is gone and nobody could say how.
+    Unknown,
+}
+
+impl Exit {
+    /// From a wait status, as in wait(2).
+    pub(crate) fn from_status(status: i32) -> Exit {
+        match status & 0x7f {
+            0 => Exit::Code((status >> 8) & 0xff),
+            signal => Exit::Signal(signal),
+        }
+    }
+}
+
+/// What a process ran before an execve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// When the next image took its place.
+    pub until: Time,
+    pub exe: Vec<u8>,
+    pub argv: Vec<Vec<u8>>,
+}
+
+/// Earlier images that an actor keeps; the oldest goes first.
+pub const MAX_IMAGES: usize = 16;
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub id: ActorId,
+    /// The thread-group id.
+    pub pid: u32,
+    /// Clock ticks since boot (field 22 of `/proc/PID/stat`); 0 when the process was gone before it could be read.
+    pub start: u64,
+    /// At first sight; a process whose parent died is then a child of its reaper.
+    pub ppid: u32,
+    pub parent: Option<ActorId>,
+    /// The effective user id.
+    pub uid: u32,
+    pub comm: Vec<u8>,
+    pub exe: Vec<u8>,
+    /// At most 64 KiB in 256 arguments.
+    pub argv: Vec<Vec<u8>>,
+    pub argv_truncated: bool,
+    pub cwd: Vec<u8>,
+    /// Earlier images, oldest first, at most [`MAX_IMAGES`].
+    pub images: Vec<Image>,
+    pub first: Time,
+    /// The last request. For an ancestor that made none, `first`.
+    pub last: Time,
+    pub exit: Option<Exit>,
+    /// When the exit was noticed; set with `exit`.
+    pub exit_at: Option<Time>,
+    pub details: Details,
+}
+
+/// Who is told. Callable from any thread; a callback may use [`Actors`] again, except that [`Sink::save`] must not.
+pub trait Sink: Send + Sync {
+    /// A number never given before, in this run or another. Some are never used.
+    fn next_id(&self) -> ActorId;
+    /// Inserts or replaces; called before the id is first returned, and on changes. Calls for one actor never overlap.
+    fn save(&self, actor: &Actor);
+    /// A known live process made a child process (not a thread). From the background thread, in the order of the kernel.
+    fn forked(&self, parent: ActorId, child_pid: u32, at_monotonic_ns: u64);
+    /// The process is gone; its last `save` came before.
+    fn exited(&self, actor: ActorId);
+    /// The kernel dropped events of processes: calls of `forked` may be missing just before now.
+    fn gap(&self, reason: &str);
+}
+
+/// What to use of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Listen to the process connector, where it works.
+    pub connector: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { connector: true }
+    }
+}
+
+/// The processes known, and the thread that follows them.
+pub struct Actors {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Actors {
+    /// Starts the background thread. To be called in the process that will serve requests: after any fork.
+    pub fn start(sink: Arc<dyn Sink>, options: Options) -> io::Result<Arc<Actors>> {
+        let (shared, watcher) = Shared::new(sink, options)?;
+        let shared = Arc::new(shared);
+        let background = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("actors".to_owned()).spawn(move || watcher.run(&background))?;
+        Ok(Arc::new(Actors { shared, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// The process of a thread, and a note that it was active now. Thread 0 is [`ActorId::KERNEL`].
+    ///
+    /// Never fails: a process that cannot be read any more becomes an actor with [`Details::Missing`]. Costs one lookup when
+    /// the thread is known.
+    pub fn resolve(&self, tid: u32, depth: Depth) -> ActorId {
+        self.shared.resolve(tid, depth)
+    }
+
+    /// The process `pid`, of which a fork event says that `parent` made it, even if it is gone by now.
+    pub fn resolve_child(&self, pid: u32, parent: ActorId) -> ActorId {
+        self.shared.resolve_child(pid, parent)
+    }
+
+    /// An actor of this run that lives, or ended lately; older ones are in the store only.
+    pub fn get(&self, id: ActorId) -> Option<Actor> {
+        self.shared.get(id)
+    }
+
+    /// Whether forks and execs are reported by the kernel (the process connector is live).
+    pub fn tracks_forks(&self) -> bool {
+        self.shared.is_live()
+    }
+
+    /// Waits, at most 200 ms, until everything that already happened to processes is processed.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Saves every actor whose last activity is not saved yet.
+    pub fn flush(&self) {
+        self.shared.flush();
+    }
+
+    /// Ends the background thread. Actors stay readable; exits are no longer noticed.
+    pub fn stop(&self) {
+        self.shared.request_stop();
+        let Some(thread) = self.thread.lock().take() else { return };
+        // A callback of the sink may drop the last handle on the background thread itself, which cannot wait for itself.
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("the thread that follows processes panicked");
+        }
+    }
+}
+
+impl Drop for Actors {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

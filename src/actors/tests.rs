@@ -1,0 +1,388 @@
+//! Real processes, with the process connector and without it.
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use super::*;
+
+#[derive(Default)]
+struct Memory {
+    ids: AtomicU64,
+    saved: Mutex<FxHashMap<ActorId, Actor>>,
+    forks: Mutex<Vec<(ActorId, u32)>>,
+    exits: Mutex<Vec<ActorId>>,
+}
+
+impl Sink for Memory {
+    fn next_id(&self) -> ActorId {
+        ActorId(self.ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn save(&self, actor: &Actor) {
+        let stored = codec::decode(&codec::encode(actor)).unwrap();
+        assert_eq!(&stored, actor);
+        self.saved.lock().insert(actor.id, stored);
+    }
+
+    fn forked(&self, parent: ActorId, child_pid: u32, _at_monotonic_ns: u64) {
+        self.forks.lock().push((parent, child_pid));
+    }
+
+    fn exited(&self, actor: ActorId) {
+        assert!(self.saved.lock()[&actor].exit.is_some());
+        self.exits.lock().push(actor);
+    }
+
+    fn gap(&self, reason: &str) {
+        panic!("a gap: {reason}");
+    }
+}
+
+/// Runs a test in both modes; the one with the connector only where there is one.
+fn both(test: impl Fn(&Arc<Actors>, &Memory)) {
+    for connector in [false, true] {
+        let sink = Arc::new(Memory::default());
+        let actors = Actors::start(Arc::<Memory>::clone(&sink), Options { connector }).unwrap();
+        if connector && !actors.tracks_forks() {
+            eprintln!("SKIPPED: the process connector does not work here");
+            return;
+        }
+        assert_eq!(actors.tracks_forks(), connector);
+        test(&actors, &sink);
+        actors.stop();
+    }
+}
+
+fn shell(script: &str) -> Child {
+    Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// A shell that has begun to run its script, which must `echo;` once.
+fn running_shell(script: &str) -> Child {
+    let mut child = shell(script);
+    let mut byte = [0];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+    child
+}
+
+fn argv(words: &[&str]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+fn own_tid() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
+/// Waits until `done`, at most 10 s.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn the_kernel_is_no_process() {
+    both(|actors, sink| {
+        assert_eq!(actors.resolve(0, Depth::Full), ActorId::KERNEL);
+        assert!(actors.get(ActorId::KERNEL).is_none());
+        assert!(sink.saved.lock().is_empty());
+    });
+}
+
+#[test]
+fn threads_belong_to_their_process() {
+    both(|actors, sink| {
+        let id = actors.resolve(own_tid(), Depth::Full);
+        assert_eq!(actors.resolve(std::process::id(), Depth::Minimal), id);
+        let other = {
+            let actors = Arc::clone(actors);
+            std::thread::spawn(move || (actors.resolve(own_tid(), Depth::Full), own_tid())).join().unwrap()
+        };
+        assert_eq!(other.0, id);
+        until("own details", || actors.get(id).unwrap().details == Details::Full);
+        let actor = actors.get(id).unwrap();
+        assert_eq!(actor.pid, std::process::id());
+        assert_eq!(actor.argv.len(), std::env::args_os().count());
+        assert_eq!(actor.exe, std::env::current_exe().unwrap().into_os_string().into_encoded_bytes());
+        assert_eq!(actor.uid, rustix::process::geteuid().as_raw());
+        assert!(sink.saved.lock().contains_key(&id));
+        if actors.tracks_forks() {
+            until("the thread's end", || {
+                actors.drain();
+                matches!(actors.shared.tids.hit(other.1, crate::clock::now().as_nanos(), true), table::Hit::Unknown)
+            });
+        }
+    });
+}
+
+#[test]
+fn a_child_its_parents_and_its_end() {
+    both(|actors, sink| {
+        let mut child = running_shell("echo; read x; exit 7");
+        let id = actors.resolve(child.id(), Depth::Full);
+        let actor = actors.get(id).unwrap();
+        assert_eq!((actor.pid, actor.ppid, actor.details), (child.id(), std::process::id(), Details::Full));
+        assert_eq!(actor.argv, argv(&["sh", "-c", "echo; read x; exit 7"]));
+        assert_eq!(actor.comm, b"sh");
+        assert_eq!(actor.cwd, std::env::current_dir().unwrap().into_os_string().into_encoded_bytes());
+        assert_eq!((actor.exit, actor.exit_at), (None, None));
+        let saved = sink.saved.lock().clone();
+        assert_eq!(saved[&id], actor);
+        let mut oldest = actor;
+        while let Some(parent) = oldest.parent {
+            assert!(saved[&parent].start <= oldest.start);
+            assert_eq!(oldest.ppid, saved[&parent].pid);
+            oldest = saved[&parent].clone();
+        }
+        assert_eq!(oldest.ppid, 0, "the chain ends before the first process");
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        child.wait().unwrap();
+        actors.drain();
+        let actor = actors.get(id).unwrap();
+        assert_eq!(actor.exit, Some(Exit::Code(7)));
+        assert!(actor.exit_at.is_some());
+        assert_eq!(*sink.exits.lock(), [id]);
+        assert_eq!(sink.saved.lock()[&id].exit, Some(Exit::Code(7)));
+    });
+}
+
+#[test]
+fn ends_by_signal_and_unreaped() {
+    both(|actors, _| {
+        let mut child = running_shell("echo; read x");
+        let id = actors.resolve(child.id(), Depth::Full);
+        child.kill().unwrap();
+        until("the exit of a zombie", || {
+            actors.drain();
+            actors.get(id).unwrap().exit.is_some()
+        });
+        assert_eq!(actors.get(id).unwrap().exit, Some(Exit::Signal(9)));
+        child.wait().unwrap();
+    });
+}
+
+#[test]
+fn an_exec_keeps_the_image_before() {
+    both(|actors, sink| {
+        let mut child = running_shell("echo; sleep 0.2; exec sleep 100");
+        let id = actors.resolve(child.id(), Depth::Full);
+        let before = actors.get(id).unwrap();
+        until("the new image", || {
+            assert_eq!(actors.resolve(child.id(), Depth::Full), id);
+            actors.drain();
+            actors.get(id).unwrap().argv == argv(&["sleep", "100"])
+        });
+        let after = actors.get(id).unwrap();
+        assert_eq!((after.comm.as_slice(), after.details), (&b"sleep"[..], Details::Full));
+        assert_eq!(after.images.len(), 1);
+        assert_eq!((&after.images[0].argv, &after.images[0].exe), (&before.argv, &before.exe));
+        assert!(after.images[0].until > before.first);
+        assert!(!sink.saved.lock()[&id].images.is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
+
+#[test]
+fn many_execs_are_bounded() {
+    both(|actors, _| {
+        if !actors.tracks_forks() {
+            return;
+        }
+        let script = "i=${1:-0}; [ $i -lt 20 ] || { echo; read x; exit; }; exec sh -c \"$0\" \"$0\" $((i+1))";
+        let mut child = Command::new("sh");
+        child.args(["-c", &format!("read x; exec sh -c '{script}' '{script}'")]);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let id = actors.resolve(child.id(), Depth::Full);
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        actors.drain();
+        let actor = actors.get(id).unwrap();
+        assert_eq!(actor.argv.last().unwrap(), b"20");
+        // Images that were replaced before anybody could read them leave no trace.
+        assert!((1..=MAX_IMAGES).contains(&actor.images.len()), "{}", actor.images.len());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_minimal_look_is_completed() {
+    both(|actors, sink| {
+        let mut child = running_shell("echo; read x");
+        let id = actors.resolve(child.id(), Depth::Minimal);
+        assert!(sink.saved.lock().contains_key(&id));
+        until("the details", || actors.get(id).unwrap().details == Details::Full);
+        let actor = actors.get(id).unwrap();
+        assert_eq!(actor.argv, argv(&["sh", "-c", "echo; read x"]));
+        assert!(actor.images.is_empty());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_fork_child_is_like_its_parent() {
+    both(|actors, sink| {
+        let mut child = running_shell("exec 3<&0; echo; read x; (read y <&3; exit 3) & wait $!; exit 4");
+        let id = actors.resolve(child.id(), Depth::Full);
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let parent = actors.get(id).unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let mut grandchild = 0;
+        until("a grandchild", || {
+            let text = std::fs::read_to_string(&children).unwrap();
+            grandchild = text.split_whitespace().next().map_or(0, |pid| pid.parse().unwrap());
+            grandchild != 0
+        });
+        let grandchild_id = if actors.tracks_forks() {
+            actors.drain();
+            assert_eq!(sink.forks.lock().iter().filter(|&&fork| fork == (id, grandchild)).count(), 1);
+            let grandchild_id = actors.resolve_child(grandchild, id);
+            assert_eq!(actors.get(grandchild_id).unwrap().details, Details::Inherited);
+            assert_eq!(actors.resolve(grandchild, Depth::Minimal), grandchild_id);
+            assert_eq!(actors.resolve_child(grandchild, id), grandchild_id);
+            grandchild_id
+        } else {
+            actors.resolve(grandchild, Depth::Minimal)
+        };
+        let actor = actors.get(grandchild_id).unwrap();
+        assert_eq!((actor.pid, actor.ppid, actor.parent), (grandchild, child.id(), Some(id)));
+        assert_eq!((actor.argv, actor.exe, actor.cwd), (parent.argv, parent.exe, parent.cwd));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        actors.drain();
+        assert_eq!(actors.get(id).unwrap().exit, Some(Exit::Code(4)));
+        assert_eq!(actors.get(grandchild_id).unwrap().exit, Some(Exit::Code(3)));
+    });
+}
+
+#[test]
+fn a_process_that_is_gone_is_an_actor_too() {
+    both(|actors, sink| {
+        let mut parent = running_shell("echo; read x");
+        let parent_id = actors.resolve(parent.id(), Depth::Full);
+        let mut child = shell("exit 0");
+        child.wait().unwrap();
+        let id = actors.resolve(child.id(), Depth::Full);
+        let actor = actors.get(id).unwrap();
+        assert_eq!((actor.pid, actor.start, actor.details), (child.id(), 0, Details::Missing));
+        assert!(actor.exit.is_some());
+        assert!(sink.saved.lock().contains_key(&id));
+        assert_eq!(actors.resolve(child.id(), Depth::Full), id);
+
+        let mut other = shell("exit 5");
+        other.wait().unwrap();
+        let other_id = actors.resolve_child(other.id(), parent_id);
+        let other = actors.get(other_id).unwrap();
+        assert_eq!((other.parent, other.details), (Some(parent_id), Details::Inherited));
+        assert_eq!(other.argv, argv(&["sh", "-c", "echo; read x"]));
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+    });
+}
+
+#[test]
+fn all_threads_see_the_same_newcomer() {
+    both(|actors, sink| {
+        for _ in 0..10 {
+            let mut child = running_shell("echo; read x");
+            let pid = child.id();
+            let barrier = std::sync::Barrier::new(8);
+            let ids = std::thread::scope(|scope| {
+                let see = || {
+                    barrier.wait();
+                    let id = actors.resolve(pid, Depth::Full);
+                    assert!(sink.saved.lock().contains_key(&id), "returned before it was saved");
+                    id
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(see)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            });
+            assert!(ids.iter().all(|&id| id == ids[0]));
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            actors.drain();
+            assert!(actors.get(ids[0]).unwrap().exit.is_some());
+        }
+    });
+}
+
+#[test]
+fn an_old_entry_of_the_thread_cache_is_verified() {
+    both(|actors, _| {
+        let id = actors.resolve(std::process::id(), Depth::Full);
+        let entry = actors.shared.lookup(std::process::id()).unwrap();
+        let long_ago = || crate::clock::now().as_nanos() - 2 * table::TRUST_NS;
+        let actors_of_thread = Arc::clone(actors);
+        let thread = std::thread::spawn(move || {
+            let tid = own_tid();
+            assert_eq!(actors_of_thread.resolve(tid, Depth::Full), id);
+            tid
+        });
+        let tid = thread.join().unwrap();
+        until("the thread is gone", || !actors.shared.proc.is_thread(std::process::id(), tid));
+        actors.shared.tids.put(tid, &entry, long_ago());
+        assert_ne!(actors.resolve(tid, Depth::Full), id, "a thread that is gone is still trusted");
+        actors.shared.tids.put(own_tid(), &entry, long_ago());
+        assert_eq!(actors.resolve(own_tid(), Depth::Full), id);
+    });
+}
+
+#[test]
+fn the_last_activity_is_saved_on_flush() {
+    both(|actors, sink| {
+        let mut child = running_shell("echo; read x");
+        let id = actors.resolve(child.id(), Depth::Full);
+        let first = sink.saved.lock()[&id].last;
+        std::thread::sleep(Duration::from_millis(5));
+        actors.resolve(child.id(), Depth::Full);
+        assert_eq!(sink.saved.lock()[&id].last, first);
+        actors.flush();
+        assert!(sink.saved.lock()[&id].last > first);
+        assert_eq!(sink.saved.lock()[&id], actors.get(id).unwrap());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    });
+}
+
+#[test]
+fn nothing_of_the_dead_stays_cached() {
+    both(|actors, _| {
+        let before = actors.shared.tids.len();
+        for _ in 0..20 {
+            let mut child = running_shell("echo; read x");
+            actors.resolve(child.id(), Depth::Full);
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        actors.drain();
+        assert_eq!(actors.shared.tids.len(), before);
+    });
+}
+
+#[test]
+fn an_idle_watcher_sleeps() {
+    let sink = Arc::new(Memory::default());
+    let actors = Actors::start(sink, Options { connector: false }).unwrap();
+    let mut child = running_shell("echo; read x");
+    let id = actors.resolve(child.id(), Depth::Minimal);
+    until("the details", || actors.get(id).unwrap().details == Details::Full);
+    let switches = || {
+        let fence = actors.shared.fence.lock();
+        fence.rounds
+    };
+    std::thread::sleep(Duration::from_millis(100));
+    let before = switches();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(switches(), before);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}

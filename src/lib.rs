@@ -1,0 +1,9 @@
+//! regentfs: a copy-on-write layer over a repository that records what every process in it reads and writes.
+//!
+//! docs/ARCHITECTURE.md has the map. Data flows one way: fuse -> engine -> overlay -> store; the record beside it.
+
+pub mod base;
+pub mod clock;
+pub mod overlay;
+pub mod store;
+pub mod types;

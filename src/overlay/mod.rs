@@ -1,0 +1,170 @@
+//! The namespace and the bytes: what the mount shows, as base plus changes.
+//!
+//! Knows neither FUSE nor RocksDB nor processes. Every operation either succeeds as a whole, with its batch committed, or
+//! fails and leaves tree and log as they were.
+//!
+//! Locks, in the order in which they may be taken:
+//! 1. `Overlay::namespace`: held by every operation that changes names. The kernel already serialises those per directory and the log
+//!    serialises commits, so it costs nothing, and it makes rename (four inodes, no cycles) correct by construction.
+//! 2. `Inode::state`: a holder without the namespace lock never takes a second one; a holder with it may.
+//! 3. the shards of the inode table: leaves, never held across a call.
+
+pub mod chunks;
+pub mod content;
+pub mod descriptors;
+pub mod inode;
+pub mod ops;
+pub mod path;
+pub mod tree;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashSet;
+
+use crate::base::Base;
+use crate::store::{Batch, Store, StoreError, Sync, Table, data::Data, keys};
+use crate::types::{ActorId, Epoch, Errno, Ino, Note, Time, Timeline, VersionId};
+
+pub use inode::Inode;
+
+/// Who does something, and when: what an operation needs to know about its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Ctx {
+    pub actor: ActorId,
+    pub uid: u32,
+    pub gid: u32,
+    /// The time that the operation stamps on what it changes.
+    pub now: Time,
+}
+
+/// Commits an operation's batch together with the event that tells of it.
+pub trait Journal: Send + std::marker::Sync {
+    fn commit(&self, ctx: &Ctx, batch: &mut Batch, note: Note, sync: Sync) -> Result<(), StoreError>;
+}
+
+/// A journal that keeps no record: tests of the overlay alone, and `--record off`.
+pub struct NoJournal(pub Arc<Store>);
+
+impl Journal for NoJournal {
+    fn commit(&self, _ctx: &Ctx, batch: &mut Batch, _note: Note, sync: Sync) -> Result<(), StoreError> {
+        self.0.kv.commit(batch, sync)
+    }
+}
+
+pub type Result<T, E = Errno> = std::result::Result<T, E>;
+
+/// What the mount shows. See the module.
+pub struct Overlay {
+    pub(crate) store: Arc<Store>,
+    pub(crate) base: Arc<dyn Base>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) timeline: Timeline,
+    pub(crate) epoch: AtomicU64,
+    pub(crate) inodes: tree::Table,
+    /// Inodes of the base that have a record of their own, so that all others cost no look-up in the log.
+    pub(crate) changed: RwLock<FxHashSet<Ino>>,
+    pub(crate) namespace: Mutex<()>,
+    /// Counts directory renames: paths remembered before the last one are worked out again.
+    pub(crate) renames: AtomicU64,
+    pub(crate) root_dev: u64,
+    pub(crate) root: Arc<Inode>,
+    pub(crate) descriptors: descriptors::Descriptors,
+    /// Set when the base may change behind the mount (`--at`): attributes of unchanged files are then asked for each time.
+    pub(crate) live_base: bool,
+}
+
+/// Logs a store's failure where it happens, and answers with its number.
+pub(crate) fn failed(error: StoreError) -> Errno {
+    tracing::error!(%error, "store");
+    error.errno()
+}
+
+impl Overlay {
+    /// Opens the overlay that `store` holds over `base`.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the base's root is gone.
+    pub fn open(
+        store: Arc<Store>,
+        base: Arc<dyn Base>,
+        journal: Arc<dyn Journal>,
+        live_base: bool,
+    ) -> Result<Overlay, StoreError> {
+        let timeline = Timeline::MAIN;
+        let mut changed = FxHashSet::default();
+        let (from, to) = keys::origins(timeline);
+        store.kv.scan(Table::Tree, &from, &to, &mut |key, _| {
+            changed.extend(keys::last_number(key).map(Ino));
+            ControlFlow::Continue(())
+        })?;
+        empty_trash(&store)?;
+        let stat = base.root().map_err(|e| StoreError::io("read", "the base's root")(e.into()))?;
+        let root_record = tree::load_record(&store, timeline, Ino::ROOT)?;
+        let root = Arc::new(Inode::root(&stat, root_record));
+        let inodes = tree::Table::default();
+        inodes.insert(root.clone());
+        Ok(Overlay {
+            store,
+            base,
+            journal,
+            timeline,
+            epoch: AtomicU64::new(1),
+            inodes,
+            changed: RwLock::new(changed),
+            namespace: Mutex::new(()),
+            renames: AtomicU64::new(0),
+            root_dev: stat.dev,
+            root,
+            descriptors: descriptors::Descriptors::default(),
+            live_base,
+        })
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub fn base(&self) -> &Arc<dyn Base> {
+        &self.base
+    }
+
+    pub fn root(&self) -> &Arc<Inode> {
+        &self.root
+    }
+
+    pub(crate) fn data(&self) -> &Data {
+        &self.store.data
+    }
+}
+
+/// Deletes the version files that lost their last name before the daemon stopped.
+fn empty_trash(store: &Store) -> Result<(), StoreError> {
+    let mut trash = Vec::new();
+    let (from, to) = keys::all_trash();
+    store.kv.scan(Table::Meta, &from, &to, &mut |key, _| {
+        trash.extend(keys::last_number(key).map(VersionId));
+        ControlFlow::Continue(())
+    })?;
+    trash.into_iter().try_for_each(|id| delete_version(store, id))
+}
+
+/// Deletes a version's file and then everything the log has about it. Safe to repeat.
+pub(crate) fn delete_version(store: &Store, id: VersionId) -> Result<(), StoreError> {
+    store.data.remove(id)?;
+    let mut batch = Batch::new();
+    let (from, to) = keys::chunks(id);
+    store.kv.scan(Table::Tree, &from, &to, &mut |key, _| {
+        batch.delete(Table::Tree, key);
+        ControlFlow::Continue(())
+    })?;
+    batch.delete(Table::Tree, &keys::version(id));
+    batch.delete(Table::Meta, &keys::trash(id));
+    store.kv.commit(&batch, Sync::No)
+}

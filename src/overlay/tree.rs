@@ -1,0 +1,283 @@
+//! The inodes in memory, and how one comes there: from the log, or from the base.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use super::inode::{Bytes, Dir, Place, State, Version};
+use super::{Inode, Overlay, Result, failed};
+use crate::base::BaseStat;
+use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print};
+use crate::store::{Batch, Counter, Store, StoreError, Sync, Table as Tab, keys};
+use crate::types::{Attr, Errno, Ino, Kind, Path, Timeline, VersionId};
+
+const SHARDS: usize = 16;
+
+/// All inodes that the kernel knows or that are in use. Shards are leaves in the lock order.
+#[derive(Default)]
+pub(crate) struct Table {
+    shards: [Mutex<FxHashMap<Ino, Arc<Inode>>>; SHARDS],
+}
+
+impl Table {
+    fn shard(&self, ino: Ino) -> &Mutex<FxHashMap<Ino, Arc<Inode>>> {
+        // Base numbers come in runs; fold the higher bits in.
+        &self.shards[((ino.0 ^ ino.0 >> 4) % SHARDS as u64) as usize]
+    }
+
+    pub fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
+        self.shard(ino).lock().get(&ino).cloned()
+    }
+
+    pub fn insert(&self, inode: Arc<Inode>) {
+        self.shard(inode.ino).lock().insert(inode.ino, inode);
+    }
+
+    /// Inserts unless another thread was faster; returns the one that is in the table.
+    pub fn insert_or_get(&self, inode: Arc<Inode>) -> Arc<Inode> {
+        self.shard(inode.ino).lock().entry(inode.ino).or_insert(inode).clone()
+    }
+
+    /// Counts a look-up by the kernel, under the lock that [`Table::forget`] takes.
+    pub fn remember(&self, inode: &Arc<Inode>) {
+        let mut shard = self.shard(inode.ino).lock();
+        inode.lookups.fetch_add(1, Ordering::AcqRel);
+        shard.entry(inode.ino).or_insert_with(|| inode.clone());
+    }
+
+    /// Takes back `count` look-ups; drops the inode when none is left and nothing has it open.
+    pub fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
+        let mut shard = self.shard(ino).lock();
+        let inode = shard.get(&ino)?.clone();
+        if count > 0 {
+            let _ = inode
+                .lookups
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(count)));
+        }
+        if inode.lookups.load(Ordering::Acquire) == 0 && inode.opens.load(Ordering::Acquire) == 0 {
+            shard.remove(&ino);
+            return Some(inode);
+        }
+        None
+    }
+
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|s| s.lock().len()).sum()
+    }
+}
+
+/// The newest record of an inode.
+pub(crate) fn load_record(store: &Store, timeline: Timeline, ino: Ino) -> Result<Option<InodeRecord>, StoreError> {
+    let (from, to) = keys::inode_states(timeline, ino);
+    let mut found = None;
+    store.kv.scan(Tab::Tree, &from, &to, &mut |_, value| {
+        found = Some(codec::get_inode(ino, value));
+        ControlFlow::Break(())
+    })?;
+    found.transpose()
+}
+
+/// A version with everything it builds on.
+pub(crate) fn load_version(store: &Store, id: VersionId, stamp: u64) -> Result<Version, StoreError> {
+    let bytes = store
+        .kv
+        .get(Tab::Tree, &keys::version(id))?
+        .ok_or_else(|| StoreError::corrupt(format!("version {id} is missing")))?;
+    let record = codec::get_version(&bytes)?;
+    let mut own = super::chunks::Chunks::default();
+    let (from, to) = keys::chunks(id);
+    store.kv.scan(Tab::Tree, &from, &to, &mut |key, value| {
+        if let (Some(first), Ok(count)) = (keys::last_number(key), <[u8; 8]>::try_from(value)) {
+            own.insert(first, u64::from_le_bytes(count));
+        }
+        ControlFlow::Continue(())
+    })?;
+    let mut below = Vec::new();
+    if let Parent::Version(parent) = record.parent {
+        let mut parent = load_version(store, parent, 0)?;
+        let deeper = std::mem::take(&mut parent.below);
+        below.push(Arc::new(parent));
+        below.extend(deeper);
+    }
+    Ok(Version { id, record, own, stamp, below, ragged: true })
+}
+
+impl Overlay {
+    /// The inode with this number, if it is in memory: that is, if the kernel may ask about it.
+    pub fn inode(&self, ino: Ino) -> Option<Arc<Inode>> {
+        if ino == Ino::ROOT { Some(self.root.clone()) } else { self.inodes.get(ino) }
+    }
+
+    /// Inodes in memory.
+    pub fn inodes_in_memory(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// The inode for a base file that was just looked up at `path`, `name` in `parent`.
+    pub(crate) fn from_base(&self, stat: &BaseStat, parent: &Inode, name: &[u8], base_path: Path) -> Result<Arc<Inode>> {
+        let ino = self.number(stat)?;
+        if self.changed.read().contains(&ino) {
+            return self.load(ino, parent, name);
+        }
+        let mut attr = stat.attr;
+        attr.ino = ino;
+        if let Some(inode) = self.inodes.get(ino) {
+            // Seen before: another name of a hard link, or another look-up. What the base says now counts.
+            let mut state = inode.state.write();
+            if !state.recorded && inode.kind == attr.kind {
+                state.attr = attr;
+                if let Some(origin) = &mut state.origin {
+                    origin.path = base_path;
+                    origin.born = stat.born;
+                    origin.print = print(&stat.attr);
+                }
+                drop(state);
+                self.place(&inode, parent, name);
+                return Ok(inode);
+            }
+            if state.recorded {
+                drop(state);
+                self.place(&inode, parent, name);
+                return Ok(inode);
+            }
+            // The base was replaced behind the mount and reuses the number for another type of file.
+            drop(state);
+            return Err(Errno::ESTALE);
+        }
+        let origin = Origin { path: base_path, dev: stat.dev, ino: stat.attr.ino.0, born: stat.born, print: print(&stat.attr) };
+        let state = State {
+            attr,
+            content: if attr.kind == Kind::File { Bytes::Base } else { Bytes::None },
+            origin: Some(Box::new(origin)),
+            recorded: false,
+            opaque: false,
+            place: self.new_place(parent, name),
+            dir: (attr.kind == Kind::Dir).then(|| Box::new(Dir { entries: FxHashMap::default(), loaded: true })),
+            target: None,
+            xattrs: None,
+        };
+        Ok(self.inodes.insert_or_get(Arc::new(Inode::new(ino, attr.kind, state))))
+    }
+
+    /// The inode `ino`, from memory or from its record in the log.
+    pub(crate) fn load(&self, ino: Ino, parent: &Inode, name: &[u8]) -> Result<Arc<Inode>> {
+        if let Some(inode) = self.inode(ino) {
+            self.place(&inode, parent, name);
+            return Ok(inode);
+        }
+        let record = load_record(&self.store, self.timeline, ino).map_err(failed)?;
+        let state = match record {
+            Some(record) => {
+                let content = match record.content {
+                    Content::None => Bytes::None,
+                    Content::Base => Bytes::Base,
+                    Content::Version { id, stamp } => {
+                        Bytes::Version(Box::new(load_version(&self.store, id, stamp).map_err(failed)?))
+                    }
+                };
+                State {
+                    attr: record.attr,
+                    content,
+                    origin: record.origin.map(Box::new),
+                    recorded: true,
+                    opaque: record.opaque,
+                    place: self.new_place(parent, name),
+                    dir: (record.attr.kind == Kind::Dir).then(Box::default),
+                    target: record.target,
+                    xattrs: record.xattrs.map(Box::new),
+                }
+            }
+            None => {
+                tracing::error!(%ino, "a directory entry points to an inode that the log does not have");
+                return Err(Errno::EIO);
+            }
+        };
+        let inode = Arc::new(Inode::new(ino, state.attr.kind, state));
+        Ok(self.inodes.insert_or_get(inode))
+    }
+
+    /// The number by which a base file is known: its own, unless that number is taken.
+    fn number(&self, stat: &BaseStat) -> Result<Ino> {
+        let ino = stat.attr.ino;
+        let usable = stat.dev == self.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated();
+        // The set's lock is a leaf: it must be free again before an inode is looked at.
+        let known = self.changed.read().contains(&ino);
+        if usable && !(known && self.is_another(ino, stat)?) {
+            return Ok(ino);
+        }
+        let born = stat.born.map_or(0, |b| b.as_nanos() as u64);
+        let key = keys::foreign(stat.dev, ino.0, born);
+        let kv = &*self.store.kv;
+        if let Some(bytes) = kv.get(Tab::Meta, &key).map_err(failed)? {
+            let number = bytes.try_into().map(u64::from_le_bytes).map_err(|_| Errno::EIO)?;
+            return Ok(Ino(number));
+        }
+        let number = self.allocate()?;
+        let mut batch = Batch::new();
+        batch.put(Tab::Meta, &key, &number.0.to_le_bytes());
+        kv.commit(&batch, Sync::No).map_err(failed)?;
+        Ok(number)
+    }
+
+    /// Whether the inode that the log knows under this number is not the base file that has it now.
+    fn is_another(&self, ino: Ino, stat: &BaseStat) -> Result<bool> {
+        let differs = |origin: Option<&Origin>| {
+            origin.is_none_or(|o| o.dev != stat.dev || o.ino != ino.0 || (o.born.is_some() && o.born != stat.born))
+        };
+        if let Some(inode) = self.inodes.get(ino) {
+            return Ok(differs(inode.state.read().origin.as_deref()));
+        }
+        let record = load_record(&self.store, self.timeline, ino).map_err(failed)?;
+        Ok(record.is_some_and(|r| differs(r.origin.as_ref())))
+    }
+
+    /// A number that nothing had before.
+    pub(crate) fn allocate(&self) -> Result<Ino> {
+        let n = self.store.counters.next(&*self.store.kv, Counter::Ino).map_err(failed)?;
+        Ok(Ino(Ino::BORN | n))
+    }
+
+    pub(crate) fn new_place(&self, parent: &Inode, name: &[u8]) -> Place {
+        // The count is read first: a rename in between makes the path stale, never wrong for good.
+        let as_of = self.renames.load(Ordering::Acquire);
+        Place { parent: parent.ino, name: name.into(), path: self.path(parent).join(name), as_of }
+    }
+
+    /// Notes where an inode was seen.
+    fn place(&self, inode: &Inode, parent: &Inode, name: &[u8]) {
+        if inode.ino == Ino::ROOT {
+            return;
+        }
+        let now = self.renames.load(Ordering::Acquire);
+        let same = |p: &Place| p.parent == parent.ino && *p.name == *name && p.as_of == now;
+        if same(&inode.state.read().place) {
+            return;
+        }
+        let place = self.new_place(parent, name);
+        inode.state.write().place = place;
+    }
+
+    /// The kernel will hear of this inode: it must be kept until it is forgotten.
+    pub fn remember(&self, inode: &Arc<Inode>) {
+        if inode.ino != Ino::ROOT {
+            self.inodes.remember(inode);
+        }
+    }
+
+    /// The kernel dropped `count` references.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if ino == Ino::ROOT {
+            return;
+        }
+        if let Some(inode) = self.inodes.forget(ino, count) {
+            self.bury(&inode);
+        }
+    }
+}
+
+pub(crate) fn print(attr: &Attr) -> Print {
+    Print { size: attr.size, mtime: attr.mtime, ctime: attr.ctime }
+}

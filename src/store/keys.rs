@@ -1,0 +1,173 @@
+//! Every key of the store in one place. Numbers in keys are big-endian, so that byte order is number order.
+//!
+//! | table  | key                                             | value                    | why this order |
+//! |--------|-------------------------------------------------|--------------------------|----------------|
+//! | meta   | `c` counter                                     | u64                      | first number not reserved yet |
+//! | meta   | `a` actor                                       | actor                    | by id |
+//! | meta   | `h` version, ino, stamp                         | 32 bytes                 | content hash; version 0 is the base |
+//! | meta   | `f` device, ino, birth time                     | u64                      | numbers given to base files of other devices |
+//! | meta   | `t` version                                     | empty                    | version files to delete |
+//! | meta   | `m`                                             | mount record             | present while a daemon runs: still there after a crash |
+//! | tree   | `i` timeline, ino, !epoch                       | inode                    | newest epoch first |
+//! | tree   | `d` timeline, dir, name, 0, !epoch              | dentry                   | one directory is one range; names hold no NUL |
+//! | tree   | `o` timeline, ino                               | empty                    | base inodes that have an inode record |
+//! | tree   | `v` version                                     | version                  | by id |
+//! | tree   | `x` version, first chunk                        | u64 chunks               | one version's own chunks are one range |
+//! | events | `e` seq                                         | chain hash, event        | order of commit |
+
+use crate::types::{ActorId, Epoch, Ino, Seq, Timeline, VersionId};
+
+/// A key that is about to be used; all but directory entries fit without an allocation.
+pub type Key = smallvec::SmallVec<[u8; 36]>;
+
+fn key(tag: u8, parts: &[u64]) -> Key {
+    let mut key = Key::new();
+    key.push(tag);
+    for part in parts {
+        key.extend_from_slice(&part.to_be_bytes());
+    }
+    key
+}
+
+pub fn counter(which: u8) -> Key {
+    Key::from_slice(&[b'c', which])
+}
+
+pub fn actor(id: ActorId) -> Key {
+    key(b'a', &[id.0])
+}
+
+/// All actors: `[from, to)`.
+pub fn actors() -> (Key, Key) {
+    (Key::from_slice(b"a"), Key::from_slice(b"b"))
+}
+
+pub fn hash(version: VersionId, ino: Ino, stamp: u64) -> Key {
+    key(b'h', &[version.0, ino.0, stamp])
+}
+
+pub fn foreign(dev: u64, ino: u64, born: u64) -> Key {
+    key(b'f', &[dev, ino, born])
+}
+
+pub fn trash(version: VersionId) -> Key {
+    key(b't', &[version.0])
+}
+
+pub fn all_trash() -> (Key, Key) {
+    (Key::from_slice(b"t"), Key::from_slice(b"u"))
+}
+
+pub fn mounted() -> Key {
+    Key::from_slice(b"m")
+}
+
+pub fn inode(timeline: Timeline, ino: Ino, epoch: Epoch) -> Key {
+    key(b'i', &[timeline.0, ino.0, !epoch.0])
+}
+
+/// All states of one inode, newest first.
+pub fn inode_states(timeline: Timeline, ino: Ino) -> (Key, Key) {
+    (key(b'i', &[timeline.0, ino.0]), key(b'i', &[timeline.0, ino.0.saturating_add(1)]))
+}
+
+pub fn all_inodes(timeline: Timeline) -> (Key, Key) {
+    (key(b'i', &[timeline.0]), key(b'i', &[timeline.0 + 1]))
+}
+
+pub fn dentry(timeline: Timeline, dir: Ino, name: &[u8], epoch: Epoch) -> Key {
+    let mut key = key(b'd', &[timeline.0, dir.0]);
+    key.extend_from_slice(name);
+    key.push(0);
+    key.extend_from_slice(&(!epoch.0).to_be_bytes());
+    key
+}
+
+pub fn dentries(timeline: Timeline, dir: Ino) -> (Key, Key) {
+    (key(b'd', &[timeline.0, dir.0]), key(b'd', &[timeline.0, dir.0.saturating_add(1)]))
+}
+
+pub fn all_dentries(timeline: Timeline) -> (Key, Key) {
+    (key(b'd', &[timeline.0]), key(b'd', &[timeline.0 + 1]))
+}
+
+pub fn origin(timeline: Timeline, ino: Ino) -> Key {
+    key(b'o', &[timeline.0, ino.0])
+}
+
+pub fn origins(timeline: Timeline) -> (Key, Key) {
+    (key(b'o', &[timeline.0]), key(b'o', &[timeline.0 + 1]))
+}
+
+pub fn version(id: VersionId) -> Key {
+    key(b'v', &[id.0])
+}
+
+pub fn all_versions() -> (Key, Key) {
+    (Key::from_slice(b"v"), Key::from_slice(b"w"))
+}
+
+pub fn chunk(version: VersionId, first: u64) -> Key {
+    key(b'x', &[version.0, first])
+}
+
+pub fn chunks(version: VersionId) -> (Key, Key) {
+    (key(b'x', &[version.0]), key(b'x', &[version.0.saturating_add(1)]))
+}
+
+pub fn event(seq: Seq) -> Key {
+    key(b'e', &[seq.0])
+}
+
+pub fn events_from(seq: Seq) -> (Key, Key) {
+    (event(seq), Key::from_slice(b"f"))
+}
+
+fn number_at(key: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// The last number of a key made of numbers only.
+pub fn last_number(key: &[u8]) -> Option<u64> {
+    number_at(key, key.len().checked_sub(8)?)
+}
+
+/// The inode and epoch in a key of [`inode`].
+pub fn parse_inode(key: &[u8]) -> Option<(Ino, Epoch)> {
+    Some((Ino(number_at(key, 9)?), Epoch(!number_at(key, 17)?)))
+}
+
+/// The directory, name and epoch in a key of [`dentry`].
+pub fn parse_dentry(key: &[u8]) -> Option<(Ino, &[u8], Epoch)> {
+    let end = key.len().checked_sub(9)?;
+    if key.get(end) != Some(&0) {
+        return None;
+    }
+    Some((Ino(number_at(key, 9)?), key.get(17..end)?, Epoch(!number_at(key, end + 1)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_documented() {
+        let t = Timeline::MAIN;
+        assert!(inode(t, Ino(5), Epoch(2)) < inode(t, Ino(5), Epoch(1)), "newest epoch first");
+        assert!(inode(t, Ino(5), Epoch(1)) < inode(t, Ino(6), Epoch(9)));
+        assert!(dentry(t, Ino(5), b"a", Epoch(1)) < dentry(t, Ino(5), b"a\x01", Epoch(9)));
+        let (from, to) = dentries(t, Ino(5));
+        let inside = dentry(t, Ino(5), &[0xff; 255], Epoch(0));
+        assert!(from < inside && inside < to);
+        assert!(event(Seq(255)) < event(Seq(256)));
+    }
+
+    #[test]
+    fn keys_parse_back() {
+        let t = Timeline::MAIN;
+        assert_eq!(parse_inode(&inode(t, Ino(7), Epoch(3))), Some((Ino(7), Epoch(3))));
+        assert_eq!(parse_dentry(&dentry(t, Ino(7), b"x\xff", Epoch(3))), Some((Ino(7), &b"x\xff"[..], Epoch(3))));
+        assert_eq!(parse_dentry(b"d"), None);
+        assert_eq!(last_number(&event(Seq(9))), Some(9));
+    }
+}
