@@ -7,3 +7,8 @@ pub mod clock;
 pub mod overlay;
 pub mod store;
 pub mod types;
+pub mod actors;
+pub mod engine;
+pub mod fuse;
+pub mod record;
+pub mod sys;

@@ -93,7 +93,12 @@ impl Scenario {
         assert!(plain.0.stdout == mounted.0.stdout, "{name}: outputs differ\n{}", outputs());
         assert!(!plain.0.stdout.is_empty(), "{name}: a script that prints nothing shows nothing");
         let view = View::new(self.absent, self.volatile, mtimes);
-        tree::assert_same(plain.1, mounted.1, &view, &format!("{name}: the mount's tree against the plain directory's"));
+        tree::assert_same(
+            plain.1,
+            mounted.1,
+            &view,
+            &format!("{name}: the mount's tree against the plain directory's"),
+        );
     }
 }
 
@@ -120,7 +125,8 @@ fn git_finds_nothing_changed_in_a_fresh_mount() {
         return;
     }
     let mount = MountedRepo::new(|base| {
-        let prepare = format!("{SOURCE_TREE}\ngit init -q . && git add -A && git commit -qm base && sleep 1.1 && git add -A");
+        let prepare =
+            format!("{SOURCE_TREE}\ngit init -q . && git add -A && git commit -qm base && sleep 1.1 && git add -A");
         common::assert_ok(&common::run_script(base, &prepare, &[]), "prepare");
     });
     let status = common::run_script(mount.path(), "git status --porcelain && git diff-files", &[]);

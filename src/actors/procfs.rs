@@ -268,7 +268,7 @@ mod tests {
         );
         assert_eq!(proc.cmdline(own).unwrap().args.len(), std::env::args_os().count());
         assert!(proc.is_thread(own, own));
-        assert!(!proc.is_thread(own, 1));
+        assert!(!proc.is_thread(own, 0));
         assert_eq!(proc.stat(u32::MAX), None);
     }
 

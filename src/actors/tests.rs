@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -80,9 +80,9 @@ fn own_tid() -> u32 {
 
 /// Waits until `done`, at most 10 s.
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = crate::clock::monotonic_ns() + 10_000_000_000;
     while !done() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(crate::clock::monotonic_ns() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

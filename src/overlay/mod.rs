@@ -9,6 +9,7 @@
 //! 2. `Inode::state`: a holder without the namespace lock never takes a second one; a holder with it may.
 //! 3. the shards of the inode table: leaves, never held across a call.
 
+pub mod changes;
 pub mod chunks;
 pub mod content;
 pub mod descriptors;
@@ -38,6 +39,7 @@ pub struct Ctx {
     pub gid: u32,
     /// The time that the operation stamps on what it changes.
     pub now: Time,
+    pub epoch: Epoch,
 }
 
 /// Commits an operation's batch together with the event that tells of it.

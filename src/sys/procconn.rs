@@ -58,7 +58,7 @@ pub struct ProcConn {
 }
 
 impl ProcConn {
-    /// Subscribes, and waits (at most 200 ms) for the kernel's word that the events will come.
+    /// Subscribes, and waits (at most 50 ms) for the kernel's word that the events will come.
     pub fn open() -> io::Result<ProcConn> {
         let socket = net::socket_with(
             AddressFamily::NETLINK,
@@ -130,7 +130,7 @@ impl ProcConn {
 
     fn await_ack(&self) -> io::Result<()> {
         let mut buffer = [0u8; 256];
-        // Events of a busy machine may stand before the acknowledgement.
+        // The kernel answers while it takes the message; events of a busy machine may stand before the answer.
         for _ in 0..100_000 {
             match self.receive_raw(&mut buffer)? {
                 Raw::Message(message) if word(message, EVENT_AT) == Some(EVENT_NONE) => {
@@ -143,7 +143,7 @@ impl ProcConn {
                 Raw::Message(_) | Raw::Foreign | Raw::Overflow => {}
                 Raw::Empty => {
                     let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-                    let patience = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+                    let patience = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
                     if poll(&mut fds, Some(&patience))? == 0 {
                         break;
                     }

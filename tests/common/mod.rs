@@ -47,7 +47,8 @@ pub fn skip(what: &str) {
     // Straight to the descriptor: libtest captures only the print macros.
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(file) = std::env::var_os("REGENTFS_SKIPPED") {
-        let _ = fs::OpenOptions::new().append(true).create(true).open(file).and_then(|mut f| f.write_all(line.as_bytes()));
+        let _ =
+            fs::OpenOptions::new().append(true).create(true).open(file).and_then(|mut f| f.write_all(line.as_bytes()));
     }
     assert!(!in_ci(), "under CI nothing may be skipped: {what}");
 }
@@ -112,6 +113,7 @@ pub fn both(output: &Output) -> String {
 }
 
 /// Waits until `ready` holds.
+#[allow(clippy::disallowed_methods)] // a deadline in real time; crate::clock is for what is recorded
 pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !ready() {

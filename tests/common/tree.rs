@@ -180,7 +180,12 @@ pub fn differences(expected: &Tree, actual: &Tree, view: &View) -> Vec<String> {
                     right.mtime = before(right.mtime, actual);
                 }
                 if left != right {
-                    lines.push(format!("{}:\n    expected {}\n    found    {}", shown(path), brief(&left), brief(&right)));
+                    lines.push(format!(
+                        "{}:\n    expected {}\n    found    {}",
+                        shown(path),
+                        brief(&left),
+                        brief(&right)
+                    ));
                 }
             }
         }
@@ -222,11 +227,8 @@ fn brief(entry: &Entry) -> String {
         "file" => entry.content.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
         _ => entry.content.escape_ascii().to_string(),
     };
-    let names: Vec<String> = entry
-        .xattrs
-        .iter()
-        .map(|(name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii()))
-        .collect();
+    let names: Vec<String> =
+        entry.xattrs.iter().map(|(name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii())).collect();
     format!(
         "{} {:04o} {}:{} nlink {} size {} mtime {}.{:09} [{content}] xattrs [{}] links to {:?}",
         entry.kind,

@@ -1,3 +1,5 @@
+# Byte code is part of what is compared.
+unset PYTHONDONTWRITEBYTECODE
 export HOME="$SCENARIO_HOME" PIP_CACHE_DIR="$SCENARIO_HOME/pip" PIP_NO_INPUT=1
 python3 -m venv env
 env/bin/pip install -q pytest

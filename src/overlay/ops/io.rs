@@ -8,7 +8,7 @@ use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
 use crate::store::codec::Content;
 use crate::types::event::ContentRef;
-use crate::types::{Attr, Errno, HandleId, Kind, Note, Op, Range};
+use crate::types::{Attr, Errno, HandleId, Kind, Known, Note, Op, Range};
 
 /// One write(2) as it arrives.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct Write<'a> {
     pub kill_ids: bool,
     pub handle: HandleId,
     pub op: Op,
+    /// Whether the writer is known or inferred (writeback of a mapping).
+    pub known: Known,
 }
 
 /// What a read saw.
@@ -75,6 +77,7 @@ impl Overlay {
         }
         let mut note = Note::new(write.op, inode.ino, path).with_range(Range::new(offset, len));
         note.handle = write.handle;
+        note.known = write.known;
         self.change_bytes(ctx, inode, &mut state, version, attr, batch, note)?;
         Ok(offset)
     }
@@ -163,7 +166,7 @@ impl Overlay {
         if data.is_empty() {
             return Ok((0, read.content));
         }
-        let write = Write { offset: to, data, append: false, kill_ids: false, handle, op: Op::Copy };
+        let write = Write { offset: to, data, append: false, kill_ids: false, handle, op: Op::Copy, known: Known::Observed };
         self.write(ctx, target, &write)?;
         Ok((read.len as u64, read.content))
     }

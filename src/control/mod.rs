@@ -1,0 +1,7 @@
+//! The daemon's control socket: what is asked and answered over it, and both of its ends.
+//!
+//! One request on a line, then rows, then one line that says how it ended; all JSON (docs/JSON.md has the rows).
+
+pub mod client;
+pub mod contents;
+pub mod protocol;

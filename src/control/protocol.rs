@@ -1,0 +1,208 @@
+//! What can be asked of a daemon, and answering what needs only the store and the overlay: the daemon's server and the
+//! command line on an unmounted store share [`dispatch`].
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use super::contents::OverlayContents;
+use crate::diff::{self, DiffFilter, DiffRow};
+use crate::overlay::Overlay;
+use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
+use crate::store::{Store, StoreError};
+use crate::types::Seq;
+
+/// The socket's name in the store's directory.
+pub const SOCKET: &str = "control.sock";
+
+/// One line from the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    Diff(DiffFilter),
+    Ps(PsFilter),
+    Events { filter: EventFilter, follow: bool },
+    Reads(ReadsFilter),
+    /// `lazy` detaches the mount even while it is in use.
+    Unmount { lazy: bool },
+    /// Write everything that was seen so far to the record.
+    Flush,
+}
+
+/// One line from the daemon: rows, then `done` or `error`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response<R> {
+    Row(R),
+    Done(Done),
+    Error(Failure),
+}
+
+/// How an answer ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Done {
+    /// For people: what the rows do not say.
+    pub notes: Vec<String>,
+    /// The number of the next event, after `events`.
+    pub next_seq: Option<u64>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub message: String,
+    /// The exit code of the command that asked.
+    pub exit: u8,
+}
+
+impl Failure {
+    pub fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), exit: 1 }
+    }
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Failure {
+        let exit = match error {
+            QueryError::Filter(_) => 2,
+            QueryError::Store(_) => 1,
+        };
+        Failure { message: error.to_string(), exit }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::new(error.to_string())
+    }
+}
+
+/// What `status` shows (docs/JSON.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRow {
+    pub mounted: bool,
+    pub repo: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_hex: Option<String>,
+    pub mountpoint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountpoint_hex: Option<String>,
+    pub pid: Option<u32>,
+    pub record: Option<String>,
+    pub since: Option<String>,
+    pub changed_files: u64,
+    pub events: u64,
+    pub store: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_hex: Option<String>,
+    /// Bytes that the store takes on disk, roughly.
+    pub store_bytes: u64,
+}
+
+/// Any row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Row {
+    Status(StatusRow),
+    Diff(DiffRow),
+    Ps(PsRow),
+    Event(EventRow),
+    Read(ReadRow),
+}
+
+/// A kind of row, taken out of [`Row`].
+pub trait FromRow: Sized {
+    fn from_row(row: Row) -> Option<Self>;
+}
+
+macro_rules! rows {
+    ($($variant:ident($row:ident))*) => {
+        $(impl FromRow for $row {
+            fn from_row(row: Row) -> Option<$row> {
+                match row { Row::$variant(row) => Some(row), _ => None }
+            }
+        })*
+    };
+}
+
+rows! { Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) }
+
+/// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
+///
+/// # Errors
+/// A filter that cannot be understood, a damaged store; `Status`, `Unmount` and `Flush`, which only a daemon can answer.
+/// Following events is the caller's: this sends what is there, and says in `next_seq` where to go on.
+pub fn dispatch(
+    request: &Request,
+    overlay: &Overlay,
+    store: &Store,
+    sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> Result<Done, Failure> {
+    match request {
+        Request::Diff(filter) => {
+            let notes = diff::diff(overlay, filter, &mut |row| sink(Row::Diff(row)))?;
+            Ok(Done { notes, ..Done::default() })
+        }
+        Request::Ps(filter) => {
+            query::ps(store, filter, &mut |row| sink(Row::Ps(row)))?;
+            Ok(Done::default())
+        }
+        Request::Events { filter, follow: _ } => {
+            let contents = OverlayContents::new(overlay);
+            let Seq(next) = query::events(store, filter, &contents, &mut |row| sink(Row::Event(row)))?;
+            Ok(Done { next_seq: Some(next), ..Done::default() })
+        }
+        Request::Reads(filter) => {
+            let contents = OverlayContents::new(overlay);
+            query::reads(store, filter, &contents, &mut |row| sink(Row::Read(row)))?;
+            Ok(Done::default())
+        }
+        Request::Status | Request::Unmount { .. } | Request::Flush => {
+            Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
+        }
+    }
+}
+
+/// What `status` can say of a store without a daemon.
+pub fn offline_status(overlay: &Overlay, store: &Store) -> Result<StatusRow, Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let (repo, repo_hex) = query::rows::text(store.format.repo_path().as_os_str().as_bytes());
+    let (path, store_hex) = query::rows::text(store.dir.as_os_str().as_bytes());
+    Ok(StatusRow {
+        mounted: false,
+        repo,
+        repo_hex,
+        mountpoint: None,
+        mountpoint_hex: None,
+        pid: None,
+        record: None,
+        since: None,
+        changed_files: diff::count(overlay)?,
+        events: query::last_seq(store)?.0,
+        store: path,
+        store_hex,
+        store_bytes: store.kv.disk_bytes(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_as_documented() {
+        let request = Request::Events { filter: EventFilter { pid: Some(7), ..EventFilter::default() }, follow: true };
+        let line = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
+        assert_eq!(serde_json::to_string(&Request::Status).unwrap(), "\"status\"");
+        // Fields that a client leaves out have their defaults.
+        let short = r#"{"events":{"filter":{"path":"*.rs"},"follow":false}}"#;
+        let Request::Events { filter, .. } = serde_json::from_str(short).unwrap() else { panic!() };
+        assert_eq!(filter, EventFilter { path: Some("*.rs".into()), ..EventFilter::default() });
+        let error: Response<()> = Response::Error(Failure::new("no: why"));
+        assert_eq!(serde_json::to_string(&error).unwrap(), r#"{"error":{"message":"no: why","exit":1}}"#);
+    }
+}

@@ -1,0 +1,190 @@
+//! Open files and directories, and who may read through them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::seen::Seen;
+use crate::overlay::Inode;
+use crate::overlay::ops::readdir::Entry;
+use crate::types::event::ContentRef;
+use crate::types::{ActorId, HandleId, Ino};
+
+const SHARDS: usize = 16;
+
+/// How long a closed file is remembered, for forks of which the kernel has not told yet. Nanoseconds.
+const GRACE_NS: u64 = 2_000_000_000;
+const GRACE_MOST: usize = 8192;
+
+/// An open file description.
+#[derive(Debug)]
+pub struct Handle {
+    pub id: HandleId,
+    pub inode: Arc<Inode>,
+    /// As given to open(2).
+    pub flags: i32,
+    pub readable: bool,
+    pub writable: bool,
+    /// The whole file counts as read by who holds this: the page cache answers.
+    pub whole: bool,
+    pub opener: ActorId,
+    pub opened_ns: u64,
+    pub content: ContentRef,
+    /// The opener and all that inherited it.
+    pub(crate) holders: Mutex<SmallVec<[ActorId; 2]>>,
+    pub(crate) seen: Mutex<Seen>,
+    /// In the list of handles whose sights are to be written down.
+    pub(crate) listed: AtomicBool,
+}
+
+impl Handle {
+    pub fn appends(&self) -> bool {
+        self.flags & libc::O_APPEND != 0
+    }
+}
+
+/// A file that was open, as a later fork event needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Closed {
+    pub handle: Arc<Handle>,
+    pub closed_ns: u64,
+}
+
+/// All open files: by number, by file, and by who may read through them.
+#[derive(Default)]
+pub(crate) struct Handles {
+    by_id: [Mutex<FxHashMap<HandleId, Arc<Handle>>>; SHARDS],
+    by_file: [Mutex<FxHashMap<Ino, SmallVec<[Arc<Handle>; 2]>>>; SHARDS],
+    by_actor: [Mutex<FxHashMap<ActorId, Vec<Arc<Handle>>>>; SHARDS],
+    closed: Mutex<VecDeque<Closed>>,
+}
+
+fn shard<T>(shards: &[T; SHARDS], n: u64) -> &T {
+    &shards[((n ^ n >> 4) % SHARDS as u64) as usize]
+}
+
+impl Handles {
+    pub fn add(&self, handle: Arc<Handle>) {
+        if handle.readable {
+            shard(&self.by_actor, handle.opener.0).lock().entry(handle.opener).or_default().push(handle.clone());
+        }
+        shard(&self.by_file, handle.inode.ino.0).lock().entry(handle.inode.ino).or_default().push(handle.clone());
+        shard(&self.by_id, handle.id.0).lock().insert(handle.id, handle);
+    }
+
+    pub fn get(&self, id: HandleId) -> Option<Arc<Handle>> {
+        shard(&self.by_id, id.0).lock().get(&id).cloned()
+    }
+
+    /// Forgets a handle that the kernel released.
+    pub fn remove(&self, id: HandleId, now_ns: u64) -> Option<Arc<Handle>> {
+        let handle = shard(&self.by_id, id.0).lock().remove(&id)?;
+        {
+            let mut files = shard(&self.by_file, handle.inode.ino.0).lock();
+            if let Some(list) = files.get_mut(&handle.inode.ino) {
+                list.retain(|h| h.id != id);
+                if list.is_empty() {
+                    files.remove(&handle.inode.ino);
+                }
+            }
+        }
+        if handle.readable {
+            let holders = handle.holders.lock().clone();
+            for actor in holders {
+                let mut actors = shard(&self.by_actor, actor.0).lock();
+                if let Some(list) = actors.get_mut(&actor) {
+                    list.retain(|h| h.id != id);
+                    if list.is_empty() {
+                        actors.remove(&actor);
+                    }
+                }
+            }
+            let mut closed = self.closed.lock();
+            while closed
+                .front()
+                .is_some_and(|c| closed.len() >= GRACE_MOST || now_ns.saturating_sub(c.closed_ns) > GRACE_NS)
+            {
+                closed.pop_front();
+            }
+            closed.push_back(Closed { handle: handle.clone(), closed_ns: now_ns });
+        }
+        Some(handle)
+    }
+
+    /// The open handles of one file.
+    pub fn of_file(&self, ino: Ino) -> SmallVec<[Arc<Handle>; 2]> {
+        shard(&self.by_file, ino.0).lock().get(&ino).cloned().unwrap_or_default()
+    }
+
+    /// Whether a file is open for something other than this handle.
+    pub fn is_shared(&self, ino: Ino) -> bool {
+        shard(&self.by_file, ino.0).lock().get(&ino).is_some_and(|list| list.len() > 1)
+    }
+
+    /// What `actor` could read through at the time `at_ns`, closed since or not.
+    pub fn held_at(&self, actor: ActorId, at_ns: u64) -> Vec<Arc<Handle>> {
+        let mut held: Vec<_> = shard(&self.by_actor, actor.0)
+            .lock()
+            .get(&actor)
+            .map(|list| list.iter().filter(|h| h.opened_ns <= at_ns).cloned().collect())
+            .unwrap_or_default();
+        let closed = self.closed.lock();
+        let was_open = |c: &&Closed| c.handle.opened_ns <= at_ns && at_ns <= c.closed_ns;
+        for c in closed.iter().filter(was_open) {
+            if c.handle.holders.lock().contains(&actor) {
+                held.push(c.handle.clone());
+            }
+        }
+        held
+    }
+
+    /// `actor` may read through `handle` from now on. Returns whether that is new.
+    pub fn share(&self, handle: &Arc<Handle>, actor: ActorId) -> bool {
+        {
+            let mut holders = handle.holders.lock();
+            if holders.contains(&actor) {
+                return false;
+            }
+            holders.push(actor);
+        }
+        // Already released: then nobody reads through it any more, and nothing would take it off the list.
+        if self.get(handle.id).is_some() {
+            shard(&self.by_actor, actor.0).lock().entry(actor).or_default().push(handle.clone());
+        }
+        true
+    }
+
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.by_id.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+/// An open directory. Its listing is taken once, at the first read, and does not change after that.
+#[derive(Debug)]
+pub struct DirHandle {
+    pub inode: Arc<Inode>,
+    pub(crate) listing: Mutex<Option<Arc<Vec<Entry>>>>,
+}
+
+#[derive(Default)]
+pub(crate) struct DirHandles {
+    by_id: [Mutex<FxHashMap<HandleId, Arc<DirHandle>>>; SHARDS],
+}
+
+impl DirHandles {
+    pub fn add(&self, id: HandleId, handle: DirHandle) {
+        shard(&self.by_id, id.0).lock().insert(id, Arc::new(handle));
+    }
+
+    pub fn get(&self, id: HandleId) -> Option<Arc<DirHandle>> {
+        shard(&self.by_id, id.0).lock().get(&id).cloned()
+    }
+
+    pub fn remove(&self, id: HandleId) -> Option<Arc<DirHandle>> {
+        shard(&self.by_id, id.0).lock().remove(&id)
+    }
+}

@@ -1,0 +1,184 @@
+//! Operations on names and attributes.
+
+use std::sync::Arc;
+
+use super::{Caller, Engine};
+use crate::actors::Depth;
+use crate::overlay::ops::create::New;
+use crate::overlay::ops::readdir::Entry;
+use crate::overlay::ops::rename::{Rename, Spot};
+use crate::overlay::ops::setattr::SetAttr;
+use crate::overlay::ops::xattr::SetXattr;
+use crate::overlay::{Inode, Result};
+use crate::types::{Attr, Errno, HandleId, Ino, Kind, Name, Note, Op, Path};
+
+impl Engine {
+    /// Looks a name up; counts one look-up for [`Engine::forget`].
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let parent = self.inode(parent)?;
+        let inode = self.overlay.lookup(&parent, name)?;
+        self.overlay.remember(&inode);
+        Ok(shown(&inode))
+    }
+
+    /// Looks an entry of a listing up, for readdirplus; counts one look-up. `None` when it is gone.
+    pub fn lookup_entry(&self, dir: &Arc<Inode>, entry: &Entry) -> Option<Attr> {
+        let inode = self.overlay.lookup(dir, &entry.name).ok()?;
+        self.overlay.remember(&inode);
+        Some(shown(&inode))
+    }
+
+    /// The kernel drops `count` look-ups.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.overlay.forget(ino, count);
+    }
+
+    pub fn getattr(&self, ino: Ino, handle: Option<HandleId>) -> Result<Attr> {
+        match handle.and_then(|h| self.handles.get(h)) {
+            Some(handle) => Ok(handle.inode.attr()),
+            None => self.overlay.getattr(&*self.inode(ino)?),
+        }
+    }
+
+    pub fn setattr(&self, caller: Caller, ino: Ino, handle: Option<HandleId>, set: &SetAttr) -> Result<Attr> {
+        let inode = match handle.and_then(|h| self.handles.get(h)) {
+            Some(handle) => handle.inode.clone(),
+            None => self.inode(ino)?,
+        };
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            self.overlay.setattr(&ctx, &inode, set)
+        };
+        let op = if set.size.is_some() { Op::Truncate } else { Op::Setattr };
+        self.or_refuse(ctx.actor, result, || Note::new(op, ino, self.overlay.path(&inode)))
+    }
+
+    pub fn readlink(&self, caller: Caller, ino: Ino) -> Result<Vec<u8>> {
+        let inode = self.inode(ino)?;
+        let target = self.overlay.readlink(&inode)?;
+        if self.queue.is_some() {
+            let actor = self.actor(caller, Depth::Full);
+            self.observe(actor, Note::new(Op::Readlink, ino, self.overlay.path(&inode)))?;
+        }
+        Ok(target)
+    }
+
+    /// mkdir, mknod, symlink, and the first half of create; counts one look-up.
+    pub fn make(&self, caller: Caller, parent: Ino, name: &[u8], new: &New<'_>) -> Result<Attr> {
+        let dir = self.inode(parent)?;
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            self.overlay.create(&ctx, &dir, name, new)
+        };
+        let op = match new.kind {
+            Kind::File => Op::Create,
+            Kind::Dir => Op::Mkdir,
+            Kind::Symlink => Op::Symlink,
+            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Op::Mknod,
+        };
+        let inode =
+            self.or_refuse(ctx.actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
+        self.overlay.remember(&inode);
+        Ok(shown(&inode))
+    }
+
+    /// Gives a file another name; counts one look-up.
+    pub fn link(&self, caller: Caller, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
+        let (inode, dir) = (self.inode(ino)?, self.inode(parent)?);
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            self.overlay.link(&ctx, &inode, &dir, name)
+        };
+        self.or_refuse(ctx.actor, result, || {
+            Note::new(Op::Link, ino, self.overlay.path(&inode)).with_path2(self.overlay.child_path(&dir, name))
+        })?;
+        self.overlay.remember(&inode);
+        Ok(shown(&inode))
+    }
+
+    pub fn unlink(&self, caller: Caller, parent: Ino, name: &[u8]) -> Result<()> {
+        self.remove(caller, parent, name, Op::Unlink)
+    }
+
+    pub fn rmdir(&self, caller: Caller, parent: Ino, name: &[u8]) -> Result<()> {
+        self.remove(caller, parent, name, Op::Rmdir)
+    }
+
+    fn remove(&self, caller: Caller, parent: Ino, name: &[u8], op: Op) -> Result<()> {
+        let dir = self.inode(parent)?;
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            match op {
+                Op::Rmdir => self.overlay.rmdir(&ctx, &dir, name),
+                _ => self.overlay.unlink(&ctx, &dir, name),
+            }
+        };
+        let gone = self.or_refuse(ctx.actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
+        // Should the kernel know nothing of it, nobody would ever forget it.
+        self.overlay.forget(gone.ino, 0);
+        Ok(())
+    }
+
+    pub fn rename(&self, caller: Caller, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()> {
+        let (old, new) = (self.inode(from.0)?, self.inode(to.0)?);
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            let (from, to) = (Spot { dir: &old, name: from.1 }, Spot { dir: &new, name: to.1 });
+            self.overlay.rename(&ctx, from, to, how)
+        };
+        let replaced = self.or_refuse(ctx.actor, result, || {
+            Note::new(Op::Rename, Ino(0), self.overlay.child_path(&old, from.1))
+                .with_path2(self.overlay.child_path(&new, to.1))
+        })?;
+        if let Some(replaced) = replaced {
+            self.overlay.forget(replaced.ino, 0);
+        }
+        Ok(())
+    }
+
+    pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        self.overlay.getxattr(&*self.inode(ino)?, name)
+    }
+
+    pub fn listxattr(&self, ino: Ino) -> Result<Vec<Name>> {
+        self.overlay.listxattr(&*self.inode(ino)?)
+    }
+
+    pub fn setxattr(&self, caller: Caller, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            self.overlay.setxattr(&ctx, &inode, name, value, how)
+        };
+        self.or_refuse(ctx.actor, result, || {
+            Note::new(Op::Setxattr, ino, self.overlay.path(&inode)).with_path2(Path::new(name))
+        })
+    }
+
+    pub fn removexattr(&self, caller: Caller, ino: Ino, name: &[u8]) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let ctx = self.ctx(caller);
+        let result = {
+            let _gate = self.gate.pass();
+            self.overlay.removexattr(&ctx, &inode, name)
+        };
+        // That there is none is an answer, not a refusal.
+        match result {
+            Err(Errno::ENODATA) => result,
+            other => self.or_refuse(ctx.actor, other, || {
+                Note::new(Op::Removexattr, ino, self.overlay.path(&inode)).with_path2(Path::new(name))
+            }),
+        }
+    }
+}
+
+/// Attributes with the number by which the kernel asks: the node id.
+fn shown(inode: &Inode) -> Attr {
+    Attr { ino: inode.ino, ..inode.attr() }
+}

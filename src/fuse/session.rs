@@ -1,0 +1,64 @@
+//! A mount while it lives.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::adapter::Adapter;
+use super::mount::{self, MountError};
+use crate::engine::Engine;
+
+/// How long the kernel may believe what it was told when nothing else can change it: until it is told otherwise.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The same when the base may change behind the mount.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+/// Worker threads: enough that one in fsync or in a slow read does not hold up the others.
+const WORKERS: usize = 4;
+
+/// Why a session did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("the kernel's FUSE did not accept this program: {0}")]
+    Handshake(std::io::Error),
+}
+
+/// A mount that is being served.
+pub struct Session {
+    worker: JoinHandle<std::io::Result<()>>,
+}
+
+impl Session {
+    /// Mounts and serves in threads of its own.
+    pub fn start(engine: &Arc<Engine>, repo: &Path, mountpoint: &Path, live_base: bool) -> Result<Session, SessionError> {
+        let device = mount::mount(repo, mountpoint)?;
+        let adapter = Adapter::new(engine.clone(), if live_base { SHORTLY } else { FOREVER });
+        let mut config = fuser::Config::default();
+        config.acl = fuser::SessionACL::All;
+        config.n_threads = Some(workers());
+        let undo = |e| {
+            let _ = mount::unmount(mountpoint, mount::Unmount::Detach);
+            SessionError::Handshake(e)
+        };
+        let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config).map_err(undo)?;
+        let worker = std::thread::Builder::new().name("fuse".into()).spawn(move || session.run()).map_err(undo)?;
+        Ok(Session { worker })
+    }
+
+    /// Whether the mount is gone.
+    pub fn is_over(&self) -> bool {
+        self.worker.is_finished()
+    }
+
+    /// Waits until the mount is gone.
+    pub fn wait(self) -> std::io::Result<()> {
+        self.worker.join().unwrap_or_else(|_| Err(std::io::Error::other("a worker thread panicked")))
+    }
+}
+
+fn workers() -> usize {
+    std::env::var("REGENTFS_WORKERS").ok().and_then(|v| v.parse().ok()).filter(|n| (1..=64).contains(n)).unwrap_or(WORKERS)
+}

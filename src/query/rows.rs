@@ -1,0 +1,125 @@
+//! The objects that `--json` prints (docs/JSON.md). Field names and meanings are stable; fields may be added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::hex;
+
+/// Bytes as text for people, and in hexadecimal when the text alone would lose something.
+pub fn text(bytes: &[u8]) -> (String, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(hex(bytes))),
+    }
+}
+
+/// A list of [`text`]s; the second list is there when one of them needs it.
+pub fn texts(list: &[Vec<u8>]) -> (Vec<String>, Option<Vec<String>>) {
+    let lossy = list.iter().any(|b| std::str::from_utf8(b).is_err());
+    let texts = list.iter().map(|b| String::from_utf8_lossy(b).into_owned()).collect();
+    (texts, lossy.then(|| list.iter().map(|b| hex(b)).collect()))
+}
+
+/// The bytes behind a [`text`].
+pub fn bytes(text: &str, in_hex: Option<&String>) -> Vec<u8> {
+    in_hex.and_then(|h| crate::types::unhex(h)).unwrap_or_else(|| text.as_bytes().to_vec())
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    pub seq: u64,
+    pub time: String,
+    pub actor: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub op: String,
+    pub ino: u64,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path2: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path2_hex: Option<String>,
+    /// Offset and length.
+    pub ranges: Vec<(u64, u64)>,
+    pub known: String,
+    pub errno: Option<String>,
+    pub handle: u64,
+    pub flags: u32,
+}
+
+/// What a process saw, or may have seen, of one state of a file's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadRow {
+    pub actor: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub ino: u64,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    pub ranges: Vec<(u64, u64)>,
+    pub known: String,
+    /// `blake3:<hex>`, or null when these bytes are gone.
+    pub content: Option<String>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PsRow {
+    pub actor: u64,
+    pub pid: u32,
+    pub ppid: u32,
+    /// The parent's actor number.
+    pub parent: Option<u64>,
+    pub uid: u32,
+    pub comm: String,
+    pub exe: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_hex: Option<String>,
+    pub argv: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_hex: Option<Vec<String>>,
+    pub argv_truncated: bool,
+    pub cwd: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd_hex: Option<String>,
+    pub details: String,
+    pub first: String,
+    pub last: String,
+    pub exit: Option<i32>,
+    pub signal: Option<i32>,
+    pub exit_at: Option<String>,
+    pub images: Vec<ImageRow>,
+    pub events: u64,
+    pub files_read: u64,
+    pub files_written: u64,
+}
+
+/// What a process ran before an execve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRow {
+    pub until: String,
+    pub exe: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe_hex: Option<String>,
+    pub argv: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_hex: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive() {
+        for original in [&b"a/b"[..], b"\xff/x", b""] {
+            let (lossy, in_hex) = text(original);
+            assert_eq!(bytes(&lossy, in_hex.as_ref()), original);
+        }
+        assert_eq!(text(b"a\xff"), ("a\u{fffd}".to_owned(), Some("61ff".to_owned())));
+        assert_eq!(texts(&[b"a".to_vec(), b"\xff".to_vec()]).1, Some(vec!["61".to_owned(), "ff".to_owned()]));
+    }
+}

@@ -1,0 +1,4 @@
+//! System calls that need `unsafe`, and the formats of kernel interfaces that no crate has. The only module with `unsafe`.
+
+pub mod pidfd;
+pub mod procconn;
