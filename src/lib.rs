@@ -12,3 +12,8 @@ pub mod engine;
 pub mod fuse;
 pub mod record;
 pub mod sys;
+pub mod query;
+pub mod control;
+pub mod diff;
+pub mod daemon;
+pub mod cli;

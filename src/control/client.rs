@@ -37,7 +37,7 @@ pub struct Client {
 }
 
 /// The address of the socket in `dir`. Through a descriptor of the directory, as a socket's path has at most 107 bytes.
-fn address(dir: &Path) -> Result<(rustix::fd::OwnedFd, SocketAddrUnix), Errno> {
+pub(crate) fn address(dir: &Path) -> Result<(rustix::fd::OwnedFd, SocketAddrUnix), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())?;
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", fd.as_raw_fd()))?;

@@ -11,6 +11,7 @@ pub mod open;
 mod seen;
 mod settle;
 mod sink;
+mod undertaker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,6 +110,7 @@ impl Engine {
             next_handle: AtomicU64::new(1),
             stopped: AtomicBool::new(false),
         });
+        undertaker::start(&engine.overlay).map_err(StoreError::io("start", "a thread"))?;
         if engine.queue.is_some() {
             let options = crate::actors::Options { connector: config.connector };
             let actors = Actors::start(Arc::new(sink::EngineSink::new(&engine)), options)
@@ -254,7 +256,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
+    pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 

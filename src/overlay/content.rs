@@ -189,10 +189,12 @@ impl Overlay {
                 buffer.resize((stop - start) as usize, 0);
                 let below: Vec<&Version> = version.below.iter().map(|v| &**v).collect();
                 self.read_parent(inode, state, version, &below, start, &mut buffer)?;
-                // A hole stays one.
                 if buffer.iter().any(|&b| b != 0) {
                     self.store.space.claim(stop - start).map_err(failed)?;
                     self.data().write(version.id, start, &buffer).map_err(failed)?;
+                } else {
+                    // A hole stays one; but an earlier write that was never committed may have left something there.
+                    self.data().zero(version.id, start, stop - start).map_err(failed)?;
                 }
                 copied += stop - start;
             }

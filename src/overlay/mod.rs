@@ -76,6 +76,8 @@ pub struct Overlay {
     pub(crate) descriptors: descriptors::Descriptors,
     /// Set when the base may change behind the mount (`--at`): attributes of unchanged files are then asked for each time.
     pub(crate) live_base: bool,
+    /// Takes versions that are to be deleted off the request's path; without it they are deleted at once.
+    pub(crate) graves: std::sync::OnceLock<crossbeam::channel::Sender<VersionId>>,
 }
 
 /// Logs a store's failure where it happens, and answers with its number.
@@ -122,6 +124,7 @@ impl Overlay {
             root,
             descriptors: descriptors::Descriptors::default(),
             live_base,
+            graves: std::sync::OnceLock::new(),
         })
     }
 
@@ -141,6 +144,19 @@ impl Overlay {
         &self.root
     }
 
+    /// From now on versions without a name are handed to the other end of this channel, for [`Overlay::delete_version`].
+    pub fn bury_elsewhere(&self, graves: crossbeam::channel::Sender<VersionId>) {
+        let _ = self.graves.set(graves);
+    }
+
+    /// Deletes a version that nothing refers to any more.
+    ///
+    /// # Errors
+    /// When the store does not let it; it then stays in the trash for the next mount.
+    pub fn delete_version(&self, id: VersionId) -> Result<(), StoreError> {
+        delete_version(&self.store, id)
+    }
+
     pub(crate) fn data(&self) -> &Data {
         &self.store.data
     }
@@ -154,7 +170,13 @@ fn empty_trash(store: &Store) -> Result<(), StoreError> {
         trash.extend(keys::last_number(key).map(VersionId));
         ControlFlow::Continue(())
     })?;
-    trash.into_iter().try_for_each(|id| delete_version(store, id))
+    for id in trash {
+        if let Err(error) = delete_version(store, id) {
+            // Only room is lost, and the next start tries again.
+            tracing::warn!(%error, %id, "could not delete a version");
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a version's file and then everything the log has about it. Safe to repeat.

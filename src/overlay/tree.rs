@@ -43,9 +43,9 @@ impl Table {
 
     /// Counts a look-up by the kernel, under the lock that [`Table::forget`] takes.
     pub fn remember(&self, inode: &Arc<Inode>) {
+        // The one in the table counts, should the kernel have forgotten `inode` and looked it up anew meanwhile.
         let mut shard = self.shard(inode.ino).lock();
-        inode.lookups.fetch_add(1, Ordering::AcqRel);
-        shard.entry(inode.ino).or_insert_with(|| inode.clone());
+        shard.entry(inode.ino).or_insert_with(|| inode.clone()).lookups.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Takes back `count` look-ups; drops the inode when none is left and nothing has it open.

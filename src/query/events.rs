@@ -138,7 +138,7 @@ fn row(event: &Event, pid: u32, comm: &str, contents: &dyn Contents) -> EventRow
     let end = if open_ended { end_of(note, contents) } else { UNKNOWN_END };
     EventRow {
         seq: event.seq.0,
-        time: time::rfc3339(event.time),
+        time: time::format(event.time),
         actor: event.actor.0,
         pid,
         comm: comm.to_owned(),

@@ -64,7 +64,7 @@ fn row(actor: &Actor, counts: &Counts) -> PsRow {
     let images = actor.images.iter().map(|image| {
         let (exe, exe_hex) = text(&image.exe);
         let (argv, argv_hex) = texts(&image.argv);
-        ImageRow { until: time::rfc3339(image.until), exe, exe_hex, argv, argv_hex }
+        ImageRow { until: time::format(image.until), exe, exe_hex, argv, argv_hex }
     });
     PsRow {
         actor: actor.id.0,
@@ -86,11 +86,11 @@ fn row(actor: &Actor, counts: &Counts) -> PsRow {
             Details::Missing => "missing",
         }
         .to_owned(),
-        first: time::rfc3339(actor.first),
-        last: time::rfc3339(actor.last),
+        first: time::format(actor.first),
+        last: time::format(actor.last),
         exit,
         signal,
-        exit_at: actor.exit_at.map(time::rfc3339),
+        exit_at: actor.exit_at.map(time::format),
         images: images.collect(),
         events: counts.events,
         files_read: counts.read.len() as u64,

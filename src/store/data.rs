@@ -1,4 +1,7 @@
-//! Version files: the bytes that were written, one sparse file per version, `data/ab/<id>`.
+//! Version files: the bytes that were written, one sparse file per version, `data/<id / 256>/<id>`.
+//!
+//! Consecutive numbers share a directory: file systems place a directory's files together, and files that are written together
+//! are mostly deleted together.
 //!
 //! An offset in a version file is the offset in the file it is a version of. What was never written is a hole. Files are
 //! opened through a bounded cache of descriptors.
@@ -8,9 +11,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno as Os;
 
 use super::{Result, StoreError, fault};
@@ -31,6 +35,8 @@ pub struct Data {
     dir: PathBuf,
     root: OwnedFd,
     shards: [Mutex<Shard>; SHARDS],
+    /// A subdirectory was made since the last sync: its own name must become durable too.
+    made_dir: AtomicBool,
 }
 
 impl std::fmt::Debug for Data {
@@ -45,11 +51,11 @@ impl Data {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| StoreError::io("open", dir)(e.into()))?;
-        Ok(Data { dir: dir.to_owned(), root, shards: Default::default() })
+        Ok(Data { dir: dir.to_owned(), root, shards: Default::default(), made_dir: AtomicBool::new(false) })
     }
 
     fn relative(id: VersionId) -> PathBuf {
-        PathBuf::from(format!("{:02x}/{:016x}", id.0 & 0xff, id.0))
+        PathBuf::from(format!("{:x}/{:016x}", id.0 >> 8, id.0))
     }
 
     /// Where a version's bytes are, for messages and checks.
@@ -98,9 +104,10 @@ impl Data {
         let mode = Mode::RUSR | Mode::WUSR;
         let fd = match rustix::fs::openat(&self.root, &relative, flags, mode) {
             Err(Os::NOENT) if create => {
-                let dir = format!("{:02x}", id.0 & 0xff);
+                let dir = format!("{:x}", id.0 >> 8);
                 match rustix::fs::mkdirat(&self.root, &dir, Mode::RWXU) {
-                    Ok(()) | Err(Os::EXIST) => {}
+                    Ok(()) => self.made_dir.store(true, Ordering::Release),
+                    Err(Os::EXIST) => {}
                     Err(e) => return Err(self.error("create", id, e)),
                 }
                 rustix::fs::openat(&self.root, &relative, flags, mode)
@@ -147,13 +154,57 @@ impl Data {
         Ok(())
     }
 
+    /// Makes the range zero, as a hole where the file system has them. The file gets no longer.
+    pub fn zero(&self, id: VersionId, offset: u64, len: u64) -> Result<()> {
+        let Some(file) = self.existing(id)? else { return Ok(()) };
+        let has = file.metadata().map_err(StoreError::io("stat", self.path(id)))?.len();
+        let end = offset.saturating_add(len).min(has);
+        if offset >= end {
+            return Ok(());
+        }
+        fault::point("data.zero", || self.error("zero", id, Os::IO))?;
+        match rustix::fs::fallocate(&*file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, end - offset) {
+            Ok(()) => Ok(()),
+            Err(Os::OPNOTSUPP | Os::NOSYS) => {
+                let zeros = [0; 4096];
+                let mut at = offset;
+                while at < end {
+                    let n = (end - at).min(zeros.len() as u64);
+                    let piece = zeros.get(..n as usize).unwrap_or_default();
+                    file.write_all_at(piece, at).map_err(StoreError::io("zero", self.path(id)))?;
+                    at += n;
+                }
+                Ok(())
+            }
+            Err(e) => Err(self.error("zero", id, e)),
+        }
+    }
+
+    /// Asks the file system for room for the range. One that cannot promise any says nothing: writes will tell.
+    pub fn reserve(&self, id: VersionId, offset: u64, len: u64) -> Result<()> {
+        let file = self.file(id)?;
+        fault::point("data.reserve", || self.error("reserve", id, Os::NOSPC))?;
+        match rustix::fs::fallocate(&*file, FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) | Err(Os::OPNOTSUPP | Os::NOSYS) => Ok(()),
+            Err(e) => Err(self.error("reserve", id, e)),
+        }
+    }
+
     /// Makes the bytes survive power loss. A version without a file has none.
     pub fn sync(&self, id: VersionId) -> Result<()> {
         let Some(file) = self.existing(id)? else { return Ok(()) };
         fault::point("data.sync", || self.error("sync", id, Os::IO))?;
         file.sync_data().map_err(StoreError::io("sync", self.path(id)))?;
-        let dir = self.dir.join(format!("{:02x}", id.0 & 0xff));
-        File::open(&dir).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", dir))
+        let dir = self.dir.join(format!("{:x}", id.0 >> 8));
+        File::open(&dir).and_then(|d| d.sync_all()).map_err(StoreError::io("sync", dir))?;
+        if self.made_dir.swap(false, Ordering::AcqRel) {
+            let synced = File::open(&self.dir).and_then(|d| d.sync_all());
+            if synced.is_err() {
+                self.made_dir.store(true, Ordering::Release);
+            }
+            synced.map_err(StoreError::io("sync", &self.dir))?;
+        }
+        Ok(())
     }
 
     /// Deletes a version's file; one that is not there is no error.

@@ -16,6 +16,8 @@ pub const POINTS: &[&str] = &[
     "data.create",
     "data.write",
     "data.truncate",
+    "data.zero",
+    "data.reserve",
     "data.sync",
     "data.remove",
     "log.commit.before",
@@ -55,6 +57,11 @@ pub fn arm(name: &str, nth: u64, action: Action) {
 pub fn disarm() -> bool {
     ACTIVE.store(false, Ordering::Release);
     ARMED.lock().take().is_some_and(|a| a.fired)
+}
+
+/// Whether the armed fault has happened.
+pub fn fired() -> bool {
+    ARMED.lock().as_ref().is_some_and(|a| a.fired)
 }
 
 /// Arms from `REGENTFS_FAULT`, for tests of the real daemon. An unreadable value is an error in the test, so it aborts nothing

@@ -43,6 +43,7 @@ impl Dir {
     /// The directory in which the last name of `path` is, and that name. No symbolic link is followed.
     fn parent<'a>(&self, path: &'a [u8]) -> Result<(OwnedFd, &'a [u8])> {
         let (dir, name) = split(path);
+        let name = if name.is_empty() { b"." } else { name };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         Ok((rfs::openat2(&self.root_fd, dir, flags, rfs::Mode::empty(), resolve)?, name))
@@ -96,6 +97,26 @@ impl Dir {
         Ok(rfs::openat(&dir, name, flags, mode(0o644))?)
     }
 
+    /// Gives an open file these bytes without any other trace.
+    pub fn heal(&self, slot: Slot, bytes: &[u8]) {
+        let fd = self.slot(slot).expect("it is open");
+        let stat = rfs::fstat(fd).expect("stat");
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        // A description of its own: the file may be open for appending.
+        let own = rfs::open(path, OFlags::RDWR | OFlags::CLOEXEC, rfs::Mode::empty()).expect("open again");
+        let old = Dir::read(fd, 0, bytes.len()).expect("read");
+        if old == bytes {
+            return;
+        }
+        std::os::unix::fs::FileExt::write_all_at(&std::fs::File::from(own), bytes, 0).expect("write");
+        let time = |secs, nanos| rfs::Timespec { tv_sec: secs, tv_nsec: nanos };
+        let times = rfs::Timestamps {
+            last_access: time(stat.st_atime, stat.st_atime_nsec as i64),
+            last_modification: time(stat.st_mtime, stat.st_mtime_nsec as i64),
+        };
+        rfs::futimens(fd, &times).expect("utimens");
+    }
+
     fn xattrs(dir: &OwnedFd, name: &[u8]) -> Result<Vec<Vec<u8>>> {
         let mut list = vec![0; 65536];
         let len = rfs::llistxattr(Dir::through(dir, name), &mut list[..])?;
@@ -128,7 +149,6 @@ impl Dir {
     fn walk(&self, path: Path, tree: &mut Tree) {
         let fail = |what: &str, e: Errno| -> ! { panic!("{}: {what} {}: {e}", self.name, path.escape_ascii()) };
         let (dir, name) = self.parent(&path).unwrap_or_else(|e| fail("walk to", e));
-        let name = if name.is_empty() { b"." } else { name };
         let want = rfs::StatxFlags::BASIC_STATS | rfs::StatxFlags::BTIME;
         let s = rfs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, want).unwrap_or_else(|e| fail("stat", e.into()));
         let kind = Kind::from_mode(u32::from(s.stx_mode)).expect("a known type");
@@ -337,7 +357,6 @@ impl System for Dir {
             }
             Op::List { path } => {
                 let (dir, name) = self.parent(path)?;
-                let name = if name.is_empty() { b"." } else { name };
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 return Dir::list(rfs::openat(dir, name, flags, rfs::Mode::empty())?).map(Value::Names);
             }

@@ -64,9 +64,11 @@ impl Overlay {
         if end > state.attr.size {
             self.trim(&mut version, state.attr.size)?;
         }
-        self.own_chunks(inode, &state, &mut version, &mut batch, (offset, len))?;
-        if let Err(error) = self.data().write(version.id, offset, write.data) {
-            return Err(self.undo_growth(&mut state, &version, failed(error)));
+        let written = self
+            .own_chunks(inode, &state, &mut version, &mut batch, (offset, len))
+            .and_then(|_| self.data().write(version.id, offset, write.data).map_err(failed));
+        if let Err(error) = written {
+            return Err(self.undo_growth(&mut state, &version, error));
         }
         let mut attr = state.attr;
         attr.size = attr.size.max(end);
@@ -124,7 +126,7 @@ impl Overlay {
     }
 
     /// After a failed write: a version that was to be new has no file, one that is in use may have grown too long.
-    fn undo_growth(&self, state: &mut State, version: &Version, error: Errno) -> Errno {
+    pub(crate) fn undo_growth(&self, state: &mut State, version: &Version, error: Errno) -> Errno {
         match &mut state.content {
             Bytes::Version(current) if current.id == version.id => current.ragged = true,
             _ => {
@@ -166,7 +168,9 @@ impl Overlay {
         if data.is_empty() {
             return Ok((0, read.content));
         }
-        let write = Write { offset: to, data, append: false, kill_ids: false, handle, op: Op::Copy, known: Known::Observed };
+        // Unlike for write(2), the kernel does not say who may keep set-id bits.
+        let kill_ids = ctx.uid != 0;
+        let write = Write { offset: to, data, append: false, kill_ids, handle, op: Op::Copy, known: Known::Observed };
         self.write(ctx, target, &write)?;
         Ok((read.len as u64, read.content))
     }

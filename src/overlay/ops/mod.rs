@@ -108,7 +108,8 @@ impl Overlay {
 
     /// To be called after the commit of a batch with [`Overlay::put_inode`].
     pub(crate) fn now_recorded(&self, inode: &Inode, state: &mut State) {
-        if !state.recorded {
+        // One without a name has no record, whatever was put.
+        if !state.recorded && state.attr.nlink > 0 {
             state.recorded = true;
             if state.origin.is_some() && inode.ino != Ino::ROOT {
                 self.changed.write().insert(inode.ino);
@@ -157,6 +158,11 @@ impl Overlay {
         {
             let id = version.id;
             drop(state);
+            if let Some(graves) = self.graves.get()
+                && graves.send(id).is_ok()
+            {
+                return;
+            }
             if let Err(error) = super::delete_version(&self.store, id) {
                 // It stays in the trash; the next mount tries again.
                 tracing::warn!(%error, %id, "could not delete a version");

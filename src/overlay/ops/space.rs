@@ -1,6 +1,6 @@
 //! fallocate and lseek: reserving, zeroing and finding holes.
 
-use super::setattr::MAX_SIZE;
+use super::setattr::{MAX_SIZE, without_ids};
 use crate::overlay::inode::Version;
 use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
@@ -60,15 +60,21 @@ impl Overlay {
             self.trim(&mut version, attr.size)?;
             attr.size = end;
         }
-        match how {
-            Allocate::Extend | Allocate::Reserve => self.reserve(&version, range)?,
-            Allocate::Punch | Allocate::Zero { .. } => {
-                self.own_chunks(inode, &state, &mut version, &mut batch, (range.offset, range.len))?;
-                self.zero(&version, range)?;
-            }
+        let done = match how {
+            Allocate::Extend | Allocate::Reserve => self.reserve(&version, range),
+            Allocate::Punch | Allocate::Zero { .. } => self
+                .own_chunks(inode, &state, &mut version, &mut batch, (range.offset, range.len))
+                .and_then(|_| self.data().zero(version.id, range.offset, range.len).map_err(failed)),
+        };
+        if let Err(error) = done {
+            return Err(self.undo_growth(&mut state, &version, error));
         }
         attr.ctime = ctx.now;
         attr.mtime = ctx.now;
+        if ctx.uid != 0 {
+            // Unlike for write(2), the kernel does not say who may keep them.
+            attr.perm = without_ids(attr.perm);
+        }
         let mut note = Note::new(Op::Fallocate, inode.ino, path).with_range(range);
         note.handle = handle;
         note.flags = match how {
@@ -86,35 +92,7 @@ impl Overlay {
         if start >= range.end() {
             return Ok(());
         }
-        let file = self.data().file(version.id).map_err(failed)?;
-        match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::KEEP_SIZE, start, range.end() - start) {
-            // A file system that cannot reserve: writes will tell when it is full.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    fn zero(&self, version: &Version, range: Range) -> Result<()> {
-        let Some(file) = self.data().existing(version.id).map_err(failed)? else { return Ok(()) };
-        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&*file, flags, range.offset, range.len) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.write_zeros(version, &file, range),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// For store file systems without holes.
-    fn write_zeros(&self, version: &Version, file: &std::fs::File, range: Range) -> Result<()> {
-        let len = file.metadata().map_err(|e| Errno::from_io(&e))?.len();
-        let zeros = vec![0; 64 << 10];
-        let mut at = range.offset;
-        while at < range.end().min(len) {
-            let n = (range.end().min(len) - at).min(zeros.len() as u64);
-            self.data().write(version.id, at, zeros.get(..n as usize).unwrap_or_default()).map_err(failed)?;
-            at += n;
-        }
-        Ok(())
+        self.data().reserve(version.id, start, range.end() - start).map_err(failed)
     }
 
     /// SEEK_DATA (`data`) or SEEK_HOLE from `offset`.

@@ -1,0 +1,212 @@
+//! `regentfs diff`: the overlay against the base, as git would show it.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Result;
+
+use super::exit::Usage;
+use super::output::{Output, Style, count};
+use super::repo::Repo;
+use super::{Which, repo, source::Source};
+use crate::control::protocol::Request;
+use crate::diff::{Detail, DiffFilter, DiffRow, quote};
+use crate::query::rows::bytes;
+use crate::types::{hex, unhex};
+
+/// What changed, compared with the repository on disk: a patch as git would show it
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Files with their numbers of changed lines, not the patch
+    #[arg(long, conflicts_with = "name_only")]
+    stat: bool,
+    /// Only the names of changed files
+    #[arg(long)]
+    name_only: bool,
+    /// Also what is in .git directories
+    #[arg(long)]
+    all: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Only these files and directories
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
+    let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    let detail = match (args.stat, args.name_only) {
+        (true, _) => Detail::Counts,
+        (_, true) => Detail::Names,
+        _ => Detail::Patch,
+    };
+    let paths = args.paths.iter().map(|path| relative(path, &repo)).collect::<Result<_>>()?;
+    let request = Request::Diff(DiffFilter { paths, all: args.all, detail });
+    let mut out = Output::new();
+    let mut rows = Vec::new();
+    Source::of(&repo)?.ask(&request, &mut |row: DiffRow| {
+        match detail {
+            _ if args.json => out.json(&row)?,
+            Detail::Names => {
+                let name = quote("", &bytes(&row.path, row.path_hex.as_ref()));
+                out.line(&String::from_utf8_lossy(&name))?;
+            }
+            Detail::Counts => rows.push(row),
+            Detail::Patch => patch(&mut out, &row)?,
+        }
+        Ok(())
+    })?;
+    if !rows.is_empty() {
+        stat(&mut out, &rows)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// A path as the filter takes it: relative to the root, in hexadecimal. Relative ones start at the current directory when that
+/// is inside the repository, and at the root otherwise.
+fn relative(path: &Path, repo: &Repo) -> Result<String> {
+    let roots: Vec<PathBuf> = [super::source::mountpoint(repo), Some(repo.root.clone())].into_iter().flatten().collect();
+    let below = |path: &Path| roots.iter().find_map(|root| path.strip_prefix(root).ok().map(Path::to_owned));
+    let start = std::env::current_dir().ok().and_then(|cwd| below(&cwd)).unwrap_or_default();
+    let joined = if path.is_absolute() {
+        below(path).ok_or_else(|| Usage(format!("{} is not in {}", path.display(), repo.root.display())))?
+    } else {
+        start.join(path)
+    };
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for component in joined.components() {
+        match component {
+            Component::Normal(name) => parts.push(name.as_bytes()),
+            Component::ParentDir if parts.pop().is_none() => {
+                return Err(Usage(format!("{} is not in {}", path.display(), repo.root.display())).into());
+            }
+            Component::ParentDir | Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(hex(&parts.join(&b'/')))
+}
+
+fn patch(out: &mut Output, row: &DiffRow) -> std::io::Result<()> {
+    let text = match (&row.text, &row.text_hex) {
+        (Some(text), _) => text.clone().into_bytes(),
+        (None, Some(hex)) => unhex(hex).unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    if !out.has_color() {
+        return out.raw(&text);
+    }
+    let mut in_hunk = false;
+    for line in text.split_inclusive(|&b| b == b'\n') {
+        if line.starts_with(b"diff --git ") {
+            in_hunk = false;
+        } else if line.starts_with(b"@@") {
+            in_hunk = true;
+        }
+        let style = match (in_hunk, line.first()) {
+            (false, _) => Style::Bold,
+            (true, Some(b'@')) => Style::Cyan,
+            (true, Some(b'+')) => Style::Green,
+            (true, Some(b'-')) => Style::Red,
+            (true, _) => Style::Plain,
+        };
+        let (body, end) = match line.strip_suffix(b"\n") {
+            Some(body) => (body, &b"\n"[..]),
+            None => (line, &b""[..]),
+        };
+        // Bytes as they are: only what surrounds them is text.
+        let around = out.style(style, "\u{0}");
+        let (before, after) = around.split_once('\u{0}').unwrap_or_default();
+        for part in [before.as_bytes(), body, after.as_bytes(), end] {
+            out.raw(part)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where to put the bars of `--stat` when there is no terminal, as in git.
+const WIDTH: usize = 80;
+
+fn stat(out: &mut Output, rows: &[DiffRow]) -> std::io::Result<()> {
+    let names: Vec<String> = rows.iter().map(name).collect();
+    let changed = |row: &DiffRow| row.added.unwrap_or(0) + row.deleted.unwrap_or(0);
+    let most = rows.iter().map(changed).max().unwrap_or(0);
+    let digits = most.to_string().len().max(if rows.iter().any(|r| r.binary == Some(true)) { 3 } else { 1 });
+    let width = out.width.unwrap_or(WIDTH);
+    let name_width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+    let bar = width.saturating_sub(name_width + digits + 5).max(10) as u64;
+    for (row, name) in rows.iter().zip(&names) {
+        let pad = " ".repeat(name_width - name.chars().count());
+        if row.binary == Some(true) {
+            let sizes = format!("{} -> {} bytes", row.old_size.unwrap_or(0), row.new_size.unwrap_or(0));
+            out.line(&format!(" {name}{pad} | {:>digits$} {sizes}", "Bin"))?;
+            continue;
+        }
+        let scaled = |n: u64| match (n, most > bar) {
+            (0, _) => 0,
+            (n, true) => (n * bar / most).max(1),
+            (n, false) => n,
+        };
+        let mark = |sign: &str, n: Option<u64>| sign.repeat(usize::try_from(scaled(n.unwrap_or(0))).unwrap_or(0));
+        let plus = out.style(Style::Green, &mark("+", row.added));
+        let minus = out.style(Style::Red, &mark("-", row.deleted));
+        let line = format!(" {name}{pad} | {:>digits$} {plus}{minus}", changed(row));
+        out.line(line.trim_end())?;
+    }
+    let sum = |part: fn(&DiffRow) -> Option<u64>| rows.iter().filter_map(part).sum::<u64>();
+    let (added, deleted) = (sum(|r| r.added), sum(|r| r.deleted));
+    let mut total = format!(" {} changed", count(rows.len() as u64, "file"));
+    if added > 0 || deleted == 0 {
+        total.push_str(&format!(", {}(+)", count(added, "insertion")));
+    }
+    if deleted > 0 || added == 0 {
+        total.push_str(&format!(", {}(-)", count(deleted, "deletion")));
+    }
+    out.line(&total)
+}
+
+/// The name in `--stat`; of a rename both, with what they share written once: `src/{a => b}/c`.
+fn name(row: &DiffRow) -> String {
+    let quoted = |path: &str, hex: Option<&String>| String::from_utf8_lossy(&quote("", &bytes(path, hex))).into_owned();
+    let new = quoted(&row.path, row.path_hex.as_ref());
+    let Some(old) = &row.old_path else { return new };
+    let old = quoted(old, row.old_path_hex.as_ref());
+    if old.starts_with('"') || new.starts_with('"') {
+        return format!("{old} => {new}");
+    }
+    let same = |(a, b): &(&str, &str)| a == b;
+    let (a, b): (Vec<&str>, Vec<&str>) = (old.split('/').collect(), new.split('/').collect());
+    let shorter = a.len().min(b.len()) - 1;
+    let head = a.iter().copied().zip(b.iter().copied()).take(shorter).take_while(same).count();
+    let tail = a.iter().copied().rev().zip(b.iter().copied().rev()).take(a.len().min(b.len()) - head).take_while(same).count();
+    if head + tail == 0 {
+        return format!("{old} => {new}");
+    }
+    let part = |list: &[&str], from: usize, to: usize| list.get(from..to).unwrap_or_default().join("/");
+    let (from, to) = (part(&a, head, a.len() - tail), part(&b, head, b.len() - tail));
+    let front = part(&a, 0, head) + if head > 0 { "/" } else { "" };
+    let back = if tail > 0 { "/".to_owned() } else { String::new() } + &part(&a, a.len() - tail, a.len());
+    format!("{front}{{{from} => {to}}}{back}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_renames() {
+        for (old, new, shown) in [
+            ("a", "b", "a => b"),
+            ("src/a", "src/b", "src/{a => b}"),
+            ("a/x/c", "a/y/c", "a/{x => y}/c"),
+            ("a/c", "b/c", "{a => b}/c"),
+            ("c", "b/c", "{ => b}/c"),
+            ("a/b/c", "a/c", "a/{b => }/c"),
+        ] {
+            let row = DiffRow { path: new.to_owned(), old_path: Some(old.to_owned()), ..DiffRow::default() };
+            assert_eq!(name(&row), shown);
+        }
+    }
+}

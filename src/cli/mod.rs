@@ -1,0 +1,84 @@
+//! The command line: one file per command, each with its `Args` and `run`.
+//!
+//! Commands talk to the daemon of a mount over its control socket, or open the store themselves when nothing is mounted. Only
+//! here errors are `anyhow`: they become one line on stderr and an exit code (`exit.rs`).
+
+pub mod diff;
+pub mod discard;
+pub mod events;
+pub mod exit;
+pub mod fsck;
+pub mod mount;
+pub mod output;
+pub mod ps;
+pub mod reads;
+pub mod repo;
+pub mod source;
+pub mod status;
+pub mod unmount;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Mount a repository in place through a copy-on-write layer that records what every process reads and writes.
+#[derive(Parser, Debug)]
+#[command(name = "regentfs", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Where changes and record are kept [default: $XDG_STATE_HOME/regentfs/<name>-<hash>]
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Mount(mount::MountArgs),
+    Unmount(unmount::UnmountArgs),
+    Status(status::Args),
+    Diff(diff::Args),
+    Ps(ps::Args),
+    Events(events::Args),
+    Reads(reads::Args),
+    Discard(discard::Args),
+    Fsck(fsck::Args),
+    #[command(hide = true)]
+    Daemon(mount::DaemonArgs),
+}
+
+/// Which repository a command is about.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Which {
+    /// The repository [default: that of the current directory]
+    #[arg(long, value_name = "REPO")]
+    pub repo: Option<PathBuf>,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let store = cli.store.as_deref();
+    exit::finish(match &cli.command {
+        Command::Mount(args) => mount::run(args, store),
+        Command::Unmount(args) => unmount::run(args, store),
+        Command::Status(args) => status::run(args, store),
+        Command::Diff(args) => diff::run(args, store),
+        Command::Ps(args) => ps::run(args, store),
+        Command::Events(args) => events::run(args, store),
+        Command::Reads(args) => reads::run(args, store),
+        Command::Discard(args) => discard::run(args, store),
+        Command::Fsck(args) => fsck::run(args, store),
+        Command::Daemon(args) => mount::run_daemon(args, store),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_arguments_make_sense() {
+        use clap::CommandFactory;
+        super::Cli::command().debug_assert();
+    }
+}

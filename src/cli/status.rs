@@ -1,0 +1,62 @@
+//! `regentfs status`: what is mounted, since when, how much is changed, how much is recorded.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::output::{Output, Style, ago, count, size};
+use super::{Which, repo, source::Source};
+use crate::control::protocol::{Request, StatusRow, offline_status};
+
+/// A daemon that does not answer this is in trouble.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is mounted, since when, how much is changed, how much is recorded
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
+    let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    let mut out = Output::new();
+    let mut show = |row: StatusRow| -> Result<()> {
+        if args.json { out.json(&row)? } else { print(&mut out, &row)? }
+        Ok(out.flush()?)
+    };
+    match Source::of(&repo)? {
+        Source::Offline(offline) => show(offline_status(&offline.overlay, &offline.store)?),
+        Source::Daemon(client) => {
+            client.patience(PATIENCE)?;
+            Source::Daemon(client).ask(&Request::Status, &mut show)
+        }
+    }
+}
+
+fn print(out: &mut Output, row: &StatusRow) -> std::io::Result<()> {
+    let state = match (&row.mountpoint, row.pid) {
+        (Some(at), Some(pid)) => {
+            let since = row.since.as_deref().map(ago).unwrap_or_default();
+            let record = row.record.as_deref().unwrap_or("?");
+            format!("{at}  (pid {pid}, record {record}, since {since})")
+        }
+        _ => "no".to_owned(),
+    };
+    let mounted = if row.mounted { Style::Green } else { Style::Yellow };
+    for (name, value, style) in [
+        ("repository", row.repo.clone(), Style::Bold),
+        ("mounted", state, mounted),
+        ("changed", count(row.changed_files, "file"), Style::Plain),
+        ("recorded", count(row.events, "event"), Style::Plain),
+        ("store", format!("{}  ({})", row.store, size(row.store_bytes)), Style::Plain),
+    ] {
+        let line = format!("{}{}", out.style(Style::Dim, &format!("{name:<12}")), out.style(style, &value));
+        out.line(&line)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The overlay against the base, as git would show it.
+//!
+//! Costs are those of the changes: the base is looked at only where something changed. Knows neither daemon nor terminal; rows
+//! are the objects of docs/JSON.md and carry the patch text.
+
+mod bytes;
+mod compare;
+mod patch;
+mod quote;
+mod renames;
+mod spans;
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::overlay::Overlay;
+use crate::overlay::changes::View;
+use crate::query::rows::text;
+use crate::store::StoreError;
+use crate::types::{Errno, Path, unhex};
+
+pub use compare::{Change, Status};
+pub use quote::quote;
+
+/// How much is wanted of each file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// Which files, and how.
+    Names,
+    /// Also how many lines.
+    Counts,
+    /// Also the patch.
+    #[default]
+    Patch,
+}
+
+/// What to compare.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiffFilter {
+    /// Files and directories, relative to the root, their bytes in hexadecimal; none means everything.
+    pub paths: Vec<String>,
+    /// Also inside `.git` directories.
+    pub all: bool,
+    pub detail: Detail,
+}
+
+/// A changed file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffRow {
+    /// `A`, `M`, `D`, `R` or `T`, as in `git diff --name-status`.
+    pub status: String,
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_path_hex: Option<String>,
+    pub old_mode: Option<String>,
+    pub new_mode: Option<String>,
+    pub old_size: Option<u64>,
+    pub new_size: Option<u64>,
+    /// Percent, for a rename.
+    pub similarity: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_hex: Option<String>,
+}
+
+/// Why there is no comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot compare with the base: {0}")]
+    Os(#[from] Errno),
+}
+
+impl From<DiffError> for crate::control::protocol::Failure {
+    fn from(error: DiffError) -> Self {
+        crate::control::protocol::Failure::new(error.to_string())
+    }
+}
+
+impl DiffFilter {
+    fn paths(&self) -> Vec<Path> {
+        let bytes = self.paths.iter().filter_map(|p| unhex(p));
+        bytes.map(|b| Path::new(b.strip_suffix(b"/").unwrap_or(&b))).collect()
+    }
+}
+
+/// Sends a row for each changed file, by path. Returns remarks for people: what was left out, and why.
+pub fn diff(
+    overlay: &Overlay,
+    filter: &DiffFilter,
+    sink: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+) -> Result<Vec<String>, DiffError> {
+    let mut view = View::new(overlay)?;
+    let mut found = compare::compare(&mut view, &filter.paths(), filter.all)?;
+    let changes = renames::pair(&view, std::mem::take(&mut found.changes), &mut found.notes);
+    for change in &changes {
+        let row = row(&view, change, filter.detail, &mut found.notes);
+        if sink(row).is_break() {
+            break;
+        }
+    }
+    Ok(found.notes())
+}
+
+/// How many files differ: the rows that [`diff`] would send for everything.
+pub fn count(overlay: &Overlay) -> Result<u64, DiffError> {
+    let mut view = View::new(overlay)?;
+    let mut found = compare::compare(&mut view, &[], false)?;
+    Ok(renames::pair(&view, found.changes, &mut found.notes).len() as u64)
+}
+
+fn row(view: &View<'_>, change: &Change, detail: Detail, notes: &mut Vec<String>) -> DiffRow {
+    let (path, path_hex) = text(change.path.as_bytes());
+    let (old_path, old_path_hex) = match &change.old_path {
+        Some(old) => {
+            let (path, hex) = text(old.as_bytes());
+            (Some(path), hex)
+        }
+        None => (None, None),
+    };
+    let mode = |node: &Option<crate::overlay::changes::Node>| node.as_ref().map(|n| format!("{:06o}", compare::mode(n)));
+    let mut row = DiffRow {
+        status: change.status().letter().to_owned(),
+        path,
+        path_hex,
+        old_path,
+        old_path_hex,
+        old_mode: mode(&change.old),
+        new_mode: mode(&change.new),
+        old_size: change.old.as_ref().map(|n| n.size),
+        new_size: change.new.as_ref().map(|n| n.size),
+        similarity: change.similarity,
+        ..DiffRow::default()
+    };
+    if detail == Detail::Names {
+        return row;
+    }
+    let patch = patch::patch(view, change, detail == Detail::Patch, notes);
+    row.binary = Some(patch.binary);
+    row.added = Some(patch.added);
+    row.deleted = Some(patch.deleted);
+    if detail == Detail::Patch {
+        match String::from_utf8(patch.text) {
+            Ok(text) => row.text = Some(text),
+            Err(bytes) => row.text_hex = Some(crate::types::hex(bytes.as_bytes())),
+        }
+    }
+    row
+}
