@@ -37,7 +37,7 @@ have_packages() {
 }
 
 # What building needs: a C++ compiler and libclang for RocksDB; what mounting as a plain user needs: fusermount3.
-BUILD_PACKAGES=(c++:g++ clang:clang :libclang-dev make:make fusermount3:fuse3 git:git curl:curl :ca-certificates)
+BUILD_PACKAGES=(c++:g++ clang:clang :libclang-dev make:make fusermount3:fuse3 git:git :ca-certificates)
 
 # The oldest Rust that Cargo.toml names.
 have_rust() {
@@ -49,11 +49,11 @@ have_rust() {
     say "installing Rust with rustup: regentfs needs $wanted, there is ${found:-none}"
     if ! command -v rustup > /dev/null; then
         as_root apt-get install -y -qq rustup > /dev/null 2>&1 ||
-            curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --no-modify-path --profile minimal
+            die "this Debian has no package rustup: install Rust $wanted or newer, and run this again"
     fi
     rustup toolchain install -q stable --profile minimal -c rustfmt -c clippy
     rustup default stable > /dev/null 2>&1
-    cargo --version > /dev/null || die "there is no cargo in $HOME/.cargo/bin; see https://rustup.rs"
+    cargo --version > /dev/null || die "there is no cargo in $HOME/.cargo/bin: install Rust $wanted or newer, and run this again"
 }
 
 # RocksDB takes about 15 minutes on two cores: one target directory, kept between checkouts and runs.

@@ -2,18 +2,18 @@
 //!
 //! docs/ARCHITECTURE.md has the map. Data flows one way: fuse -> engine -> overlay -> store; the record beside it.
 
-pub mod base;
-pub mod clock;
-pub mod overlay;
-pub mod store;
-pub mod types;
 pub mod actors;
+pub mod base;
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod daemon;
+pub mod diff;
 pub mod engine;
 pub mod fuse;
-pub mod record;
-pub mod sys;
+pub mod overlay;
 pub mod query;
-pub mod control;
-pub mod diff;
-pub mod daemon;
-pub mod cli;
+pub mod record;
+pub mod store;
+pub mod sys;
+pub mod types;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `regentfs` program: see `cli/`.
+
+fn main() -> std::process::ExitCode {
+    regentfs::cli::main()
+}

@@ -249,10 +249,10 @@ fn the_text_is_that_of_git() {
     world.write("src/deep/data.bin", b"\0\x03");
     world.remove("src/deep/c.rs");
     world.write("empty", b"");
-    insta_free(
+    assert_starts(
         &world.patch(),
         r#"diff --git a/README b/README
-index ce01362..8c76f95 100644
+index ce01362..9db7df0 100644
 --- a/README
 +++ b/README
 @@ -1 +1,2 @@
@@ -279,7 +279,7 @@ deleted file mode 100644
 }
 
 /// The patch starts with this text.
-fn insta_free(patch: &str, expected: &str) {
+fn assert_starts(patch: &str, expected: &str) {
     let head: String = patch.chars().take(expected.chars().count()).collect();
     assert_eq!(head, expected, "{patch}");
 }
@@ -321,8 +321,12 @@ fn renames_are_found() {
     world.write("a.rs", lines(0..41).as_bytes());
     world.write("copy.rs", lines(100..140).as_bytes());
     world.remove("src/b.rs");
-    let expected =
-        ["R97 src/a.rs -> a.rs", "R100 src/b.rs -> copy.rs", "R100 src/deep/c.rs -> moved/c.rs", "R100 src/deep/data.bin -> moved/data.bin"];
+    let expected = [
+        "R97 src/a.rs -> a.rs",
+        "R100 src/b.rs -> copy.rs",
+        "R100 src/deep/c.rs -> moved/c.rs",
+        "R100 src/deep/data.bin -> moved/data.bin",
+    ];
     assert_eq!(world.summary(), expected);
     world.check_apply("renames");
 }

@@ -73,7 +73,7 @@ fn overlay_run(plan: &Plan, log: impl FnOnce(&Path) -> Log) {
 
 #[test]
 fn overlay_with_the_log_in_memory() {
-    for seed in seeds(120) {
+    for seed in seeds(80) {
         println!("seed {seed}");
         overlay_run(&plan(seed, 600), |_| Log::Memory(Arc::new(MemKv::new())));
     }
@@ -81,7 +81,7 @@ fn overlay_with_the_log_in_memory() {
 
 #[test]
 fn overlay_with_the_log_on_disk() {
-    for seed in seeds(30) {
+    for seed in seeds(16) {
         println!("seed {seed}");
         overlay_run(&plan(seed, 600), |_| Log::Disk);
     }
@@ -110,7 +110,12 @@ fn mount_run(record: &str, plan: &Plan) {
     run(plan, &mut plain, &mut mount);
     drop(mount);
     mounted.unmount();
-    common::tree::assert_same(&before, &common::tree::read(&base), &common::tree::View::exact(), "the base was changed");
+    common::tree::assert_same(
+        &before,
+        &common::tree::read(&base),
+        &common::tree::View::exact(),
+        "the base was changed",
+    );
 }
 
 #[test]

@@ -68,7 +68,8 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
 /// A path as the filter takes it: relative to the root, in hexadecimal. Relative ones start at the current directory when that
 /// is inside the repository, and at the root otherwise.
 fn relative(path: &Path, repo: &Repo) -> Result<String> {
-    let roots: Vec<PathBuf> = [super::source::mountpoint(repo), Some(repo.root.clone())].into_iter().flatten().collect();
+    let roots: Vec<PathBuf> =
+        [super::source::mountpoint(repo), Some(repo.root.clone())].into_iter().flatten().collect();
     let below = |path: &Path| roots.iter().find_map(|root| path.strip_prefix(root).ok().map(Path::to_owned));
     let start = std::env::current_dir().ok().and_then(|cwd| below(&cwd)).unwrap_or_default();
     let joined = if path.is_absolute() {
@@ -180,7 +181,8 @@ fn name(row: &DiffRow) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (old.split('/').collect(), new.split('/').collect());
     let shorter = a.len().min(b.len()) - 1;
     let head = a.iter().copied().zip(b.iter().copied()).take(shorter).take_while(same).count();
-    let tail = a.iter().copied().rev().zip(b.iter().copied().rev()).take(a.len().min(b.len()) - head).take_while(same).count();
+    let tail =
+        a.iter().copied().rev().zip(b.iter().copied().rev()).take(a.len().min(b.len()) - head).take_while(same).count();
     if head + tail == 0 {
         return format!("{old} => {new}");
     }

@@ -63,9 +63,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
 fn strangers(dir: &Path) -> Result<Vec<OsString>> {
     let read = || -> io::Result<Vec<OsString>> { fs::read_dir(dir)?.map(|e| e.map(|e| e.file_name())).collect() };
     let mut names = read().map_err(|e| anyhow!("cannot list {}: {e}", dir.display()))?;
-    names.retain(|name| {
-        !OURS.iter().any(|ours| name == ours) && !name.as_bytes().starts_with(LOG_FILE.as_bytes())
-    });
+    names.retain(|name| !OURS.iter().any(|ours| name == ours) && !name.as_bytes().starts_with(LOG_FILE.as_bytes()));
     Ok(names)
 }
 

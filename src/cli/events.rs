@@ -74,7 +74,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let live = source.is_daemon();
     let mut out = Output::new();
     source.ask(&Request::Events { filter, follow: args.follow && live }, &mut |row: EventRow| {
-        if args.json { out.json(&row)? } else { print(&mut out, &row)? }
+        if args.json {
+            out.json(&row)?
+        } else {
+            print(&mut out, &row)?
+        }
         if args.follow {
             out.flush()?;
         }

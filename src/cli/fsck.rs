@@ -66,7 +66,8 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
             let line = format!("{} {note}", out.style(Style::Dim, "note:"));
             out.line(&line)?;
         }
-        let verdict = if row.ok { "the store is whole".to_owned() } else { count(row.problems.len() as u64, "problem") };
+        let verdict =
+            if row.ok { "the store is whole".to_owned() } else { count(row.problems.len() as u64, "problem") };
         let names = if row.dentries == 1 { "entry" } else { "entries" };
         out.line(&format!(
             "{verdict}: {}, {} directory {names}, {}, {}{}",

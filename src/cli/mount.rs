@@ -72,19 +72,15 @@ pub struct DaemonArgs {
 }
 
 pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
-    let repo = repo::discover(args.repo.as_deref(), store)?;
+    let repo = repo::to_mount(args.repo.as_deref(), store)?;
     let mountpoint = match &args.at {
         Some(at) => directory(at).with_context(|| format!("the mountpoint {}", at.display()))?,
         None => repo.root.clone(),
     };
     check_places(&repo, &mountpoint)?;
     detach_dead(&repo, &mountpoint)?;
-    let mounting = Mounting {
-        repo: repo.root.clone(),
-        mountpoint,
-        store: repo.store.clone(),
-        mode: args.record.into(),
-    };
+    let mounting =
+        Mounting { repo: repo.root.clone(), mountpoint, store: repo.store.clone(), mode: args.record.into() };
     let inside = if mounting.is_elsewhere() { Vec::new() } else { users::inside(&mounting.repo) };
     if args.foreground {
         log_to_terminal();
@@ -129,8 +125,11 @@ fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
         bail!("the store {} is inside the mount: give a directory outside with --store", store.display());
     }
     if mountpoint != root && (mountpoint.starts_with(root) || root.starts_with(mountpoint)) {
-        bail!("the mountpoint {} and the repository {} are inside each other: choose a directory elsewhere with --at",
-            mountpoint.display(), root.display());
+        bail!(
+            "the mountpoint {} and the repository {} are inside each other: choose a directory elsewhere with --at",
+            mountpoint.display(),
+            root.display()
+        );
     }
     for mounted in mounts::all().context("the mount table cannot be read")? {
         let at = &mounted.mountpoint;
@@ -141,7 +140,12 @@ fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
             bail!("{} is inside the mount at {}: mount outside of it", root.display(), at.display());
         }
         if at.starts_with(root) || at.starts_with(mountpoint) {
-            bail!("the mount at {} is inside {}: `regentfs unmount {}` first", at.display(), root.display(), at.display());
+            bail!(
+                "the mount at {} is inside {}: `regentfs unmount {}` first",
+                at.display(),
+                root.display(),
+                at.display()
+            );
         }
     }
     Ok(())
@@ -172,7 +176,9 @@ fn warn_inside(inside: &[users::User]) {
     if inside.is_empty() {
         return;
     }
-    eprintln!("regentfs: these processes are inside the repository already and bypass the mount until they `cd` again:");
+    eprintln!(
+        "regentfs: these processes are inside the repository already and bypass the mount until they `cd` again:"
+    );
     for user in inside.iter().take(10) {
         eprintln!("  {:>7}  {}  ({})", user.pid, user.command, user.what);
     }

@@ -124,13 +124,17 @@ impl Table {
     pub fn print(&self, out: &mut Output) -> io::Result<()> {
         let cells = |at: usize| self.rows.iter().filter_map(move |row| row.get(at));
         let widths: Vec<usize> = (0..self.columns.len())
-            .map(|at| cells(at).map(|(text, _)| text.chars().count()).chain([self.columns[at].0.len()]).max().unwrap_or(0))
+            .map(|at| {
+                cells(at).map(|(text, _)| text.chars().count()).chain([self.columns[at].0.len()]).max().unwrap_or(0)
+            })
             .collect();
         let head = self.columns.iter().map(|(name, _)| ((*name).to_owned(), Style::Dim)).collect();
         for row in [&head].into_iter().chain(&self.rows) {
             let mut line = String::new();
             let mut used = 0;
-            for (at, ((text, style), (width, (_, align)))) in row.iter().zip(widths.iter().zip(&self.columns)).enumerate() {
+            for (at, ((text, style), (width, (_, align)))) in
+                row.iter().zip(widths.iter().zip(&self.columns)).enumerate()
+            {
                 let last = at + 1 == self.columns.len();
                 let text = match out.width {
                     Some(columns) if last => cut(text, columns.saturating_sub(used)),
@@ -234,7 +238,11 @@ pub fn ranges(list: &[(u64, u64)]) -> String {
     let mut parts: Vec<String> = list
         .iter()
         .take(SHOWN)
-        .map(|(offset, len)| if open(len) { format!("{offset}..") } else { format!("{offset}..{}", offset.saturating_add(*len)) })
+        .map(
+            |(offset, len)| {
+                if open(len) { format!("{offset}..") } else { format!("{offset}..{}", offset.saturating_add(*len)) }
+            },
+        )
         .collect();
     if list.len() > SHOWN {
         parts.push(format!("and {} more", list.len() - SHOWN));
@@ -258,7 +266,9 @@ mod tests {
         ] {
             assert_eq!(duration(nanos), text);
         }
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10.0 MiB"), (u64::MAX, "16384.0 PiB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10.0 MiB"), (u64::MAX, "16384.0 PiB")]
+        {
             assert_eq!(size(bytes), text);
         }
         assert_eq!((count(1, "file"), count(0, "file")), ("1 file".to_owned(), "0 files".to_owned()));

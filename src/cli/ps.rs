@@ -26,8 +26,15 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
     let mut out = Output::new();
-    let columns =
-        [("PID", Right), ("PPID", Right), ("START", Right), ("END", Left), ("READ", Right), ("WRITTEN", Right), ("COMMAND", Left)];
+    let columns = [
+        ("PID", Right),
+        ("PPID", Right),
+        ("START", Right),
+        ("END", Left),
+        ("READ", Right),
+        ("WRITTEN", Right),
+        ("COMMAND", Left),
+    ];
     let mut table = Table::new(&columns);
     let request = Request::Ps(PsFilter { all: args.all });
     Source::of(&repo)?.ask(&request, &mut |row: PsRow| {
@@ -72,7 +79,11 @@ fn command(row: &PsRow) -> String {
     }
     let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%^".contains(c);
     let quoted = |word: &String| {
-        if !word.is_empty() && word.chars().all(plain) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
     };
     let mut line = row.argv.iter().map(quoted).collect::<Vec<_>>().join(" ");
     if row.argv_truncated {

@@ -83,7 +83,9 @@ pub fn open_store(repo: &Repo) -> Result<Store> {
         let (store, at) = (repo.store.display(), mountpoint.display());
         // Asking the mount itself tells a dead daemon from one that has another store.
         if mountpoint.metadata().is_err() {
-            bail!("the daemon of the mount at {at} is gone: `regentfs mount` continues it, `regentfs unmount` removes it");
+            bail!(
+                "the daemon of the mount at {at} is gone: `regentfs mount` continues it, `regentfs unmount` removes it"
+            );
         }
         bail!("{at} is mounted, but not from the store {store}: give the mount's own store with --store");
     }

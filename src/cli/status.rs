@@ -26,7 +26,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
     let mut out = Output::new();
     let mut show = |row: StatusRow| -> Result<()> {
-        if args.json { out.json(&row)? } else { print(&mut out, &row)? }
+        if args.json {
+            out.json(&row)?
+        } else {
+            print(&mut out, &row)?
+        }
         Ok(out.flush()?)
     };
     match Source::of(&repo)? {

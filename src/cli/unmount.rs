@@ -95,7 +95,9 @@ fn report(root: &Path, status: Option<&StatusRow>) {
     let files = output::count(status.changed_files, "changed file");
     println!("unmounted {name}: {files} and {} kept in {}", output::count(status.events, "event"), status.store);
     if status.changed_files > 0 {
-        println!("the repository itself is as it was; `regentfs diff` shows the changes, `regentfs mount` goes on with them, \
-                  `regentfs discard` throws them away");
+        println!(
+            "the repository itself is as it was; `regentfs diff` shows the changes, `regentfs mount` goes on with them, \
+                  `regentfs discard` throws them away"
+        );
     }
 }

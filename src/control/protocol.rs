@@ -22,10 +22,15 @@ pub enum Request {
     Status,
     Diff(DiffFilter),
     Ps(PsFilter),
-    Events { filter: EventFilter, follow: bool },
+    Events {
+        filter: EventFilter,
+        follow: bool,
+    },
     Reads(ReadsFilter),
     /// `lazy` detaches the mount even while it is in use.
-    Unmount { lazy: bool },
+    Unmount {
+        lazy: bool,
+    },
     /// Write everything that was seen so far to the record.
     Flush,
 }

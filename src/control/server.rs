@@ -78,7 +78,9 @@ impl Served {
         let mut out = BufWriter::with_capacity(64 << 10, stream);
         let answer = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => self.answer(&request, &mut out),
-            Err(e) => Err(Failure::new(format!("a request that this daemon does not understand ({e}): do versions differ?"))),
+            Err(e) => {
+                Err(Failure::new(format!("a request that this daemon does not understand ({e}): do versions differ?")))
+            }
         };
         let unmounted = matches!(serde_json::from_slice(&line), Ok(Request::Unmount { .. })) && answer.is_ok();
         let last: Response<()> = match answer {
@@ -142,7 +144,9 @@ impl Served {
     }
 
     fn settle(&self) -> Result<(), Failure> {
-        self.engine.settle().map_err(|e| Failure::new(format!("the record cannot be written ({e}): see daemon.log in the store")))
+        self.engine
+            .settle()
+            .map_err(|e| Failure::new(format!("the record cannot be written ({e}): see daemon.log in the store")))
     }
 
     fn status(&self) -> Result<StatusRow, Failure> {

@@ -121,8 +121,8 @@ fn watch_signals(engine: Arc<Engine>, mountpoint: PathBuf) -> std::io::Result<()
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             tracing::info!(signal, "ending");
-            let gone = mount::unmount(&mountpoint, Unmount::Idle)
-                .or_else(|_| mount::unmount(&mountpoint, Unmount::Detach));
+            let gone =
+                mount::unmount(&mountpoint, Unmount::Idle).or_else(|_| mount::unmount(&mountpoint, Unmount::Detach));
             if let Err(error) = gone {
                 tracing::error!(%error, "cannot unmount");
             }

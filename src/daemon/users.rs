@@ -69,8 +69,9 @@ fn uses(pid: u32, id: u64, mountpoint: &Path) -> Option<String> {
     }
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
         let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_string_lossy());
-        let of_mount = std::fs::read_to_string(info)
-            .is_ok_and(|text| text.lines().any(|l| l.strip_prefix("mnt_id:").is_some_and(|n| n.trim() == id.to_string())));
+        let of_mount = std::fs::read_to_string(info).is_ok_and(|text| {
+            text.lines().any(|l| l.strip_prefix("mnt_id:").is_some_and(|n| n.trim() == id.to_string()))
+        });
         if of_mount {
             let target = std::fs::read_link(entry.path()).unwrap_or_default();
             return Some(format!("file {}", target.display()));

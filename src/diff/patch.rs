@@ -246,10 +246,7 @@ mod tests {
     fn hunks_as_git_prints_them() {
         assert_eq!(text("", "a\nb\n"), "@@ -0,0 +1,2 @@\n+a\n+b\n");
         assert_eq!(text("a\n", ""), "@@ -1 +0,0 @@\n-a\n");
-        assert_eq!(
-            text("a\nb", "a\nb\n"),
-            "@@ -1,2 +1,2 @@\n a\n-b\n\\ No newline at end of file\n+b\n"
-        );
+        assert_eq!(text("a\nb", "a\nb\n"), "@@ -1,2 +1,2 @@\n a\n-b\n\\ No newline at end of file\n+b\n");
         let lines = |range: std::ops::Range<u32>| range.map(|i| format!(" {i}\n")).collect::<String>();
         let old = format!("fn main()\n{}", lines(1..30));
         let new = old.replace(" 5\n", " five\n").replace(" 25\n", "");

@@ -157,10 +157,6 @@ impl Handles {
         }
         true
     }
-
-    pub fn all(&self) -> Vec<Arc<Handle>> {
-        self.by_id.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()
-    }
 }
 
 /// An open directory. Its listing is taken once, at the first read, and does not change after that.

@@ -162,9 +162,7 @@ impl Engine {
             let _gate = self.gate.pass();
             self.overlay.fallocate(&ctx, &inode, range, how, handle)
         };
-        self.or_refuse(ctx.actor, result, || {
-            Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range)
-        })
+        self.or_refuse(ctx.actor, result, || Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range))
     }
 
     /// copy_file_range(2); returns the bytes copied.
@@ -182,8 +180,7 @@ impl Engine {
             let _gate = self.gate.pass();
             self.overlay.copy_range(&ctx, (&source.inode, from), (&target.inode, to), len, target.id)
         };
-        let (copied, content) =
-            self.or_refuse(ctx.actor, result, || self.io_note(Op::Copy, &target, to, len))?;
+        let (copied, content) = self.or_refuse(ctx.actor, result, || self.io_note(Op::Copy, &target, to, len))?;
         if self.mode != Mode::Off {
             self.saw(&source, ctx.actor, Known::Observed, content, Range::new(from, copied));
         }

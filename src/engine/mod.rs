@@ -172,9 +172,7 @@ impl Engine {
     /// When the record does not take it; then the operation must fail.
     pub(crate) fn observe(&self, actor: ActorId, note: Note) -> Result<()> {
         match &self.queue {
-            Some(queue) => {
-                queue.push(Observation { time: clock::now(), epoch: self.overlay.epoch(), actor, note })
-            }
+            Some(queue) => queue.push(Observation { time: clock::now(), epoch: self.overlay.epoch(), actor, note }),
             None => Ok(()),
         }
     }

@@ -78,8 +78,7 @@ impl Engine {
             Kind::Symlink => Op::Symlink,
             Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Op::Mknod,
         };
-        let inode =
-            self.or_refuse(ctx.actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
+        let inode = self.or_refuse(ctx.actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
         self.overlay.remember(&inode);
         Ok(shown(&inode))
     }

@@ -41,10 +41,6 @@ impl Seen {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.sights.is_empty()
-    }
-
     pub fn take(&mut self) -> SmallVec<[Sight; 1]> {
         std::mem::take(&mut self.sights)
     }
@@ -65,7 +61,7 @@ mod tests {
         let sights = seen.take();
         assert_eq!(sights.len(), 3);
         assert_eq!(sights[0].ranges.as_slice(), [Range::new(0, 20)]);
-        assert!(seen.is_empty());
+        assert!(seen.take().is_empty());
         let mut full = false;
         for i in 0..2 * MOST_RANGES as u64 {
             full |= seen.add(a, Known::Observed, c, Range::new(i * 2, 1));

@@ -33,7 +33,12 @@ pub struct Session {
 
 impl Session {
     /// Mounts and serves in threads of its own.
-    pub fn start(engine: &Arc<Engine>, repo: &Path, mountpoint: &Path, live_base: bool) -> Result<Session, SessionError> {
+    pub fn start(
+        engine: &Arc<Engine>,
+        repo: &Path,
+        mountpoint: &Path,
+        live_base: bool,
+    ) -> Result<Session, SessionError> {
         let device = mount::mount(repo, mountpoint)?;
         let adapter = Adapter::new(engine.clone(), if live_base { SHORTLY } else { FOREVER });
         let mut config = fuser::Config::default();
@@ -60,5 +65,9 @@ impl Session {
 }
 
 fn workers() -> usize {
-    std::env::var("REGENTFS_WORKERS").ok().and_then(|v| v.parse().ok()).filter(|n| (1..=64).contains(n)).unwrap_or(WORKERS)
+    std::env::var("REGENTFS_WORKERS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .filter(|n| (1..=64).contains(n))
+        .unwrap_or(WORKERS)
 }

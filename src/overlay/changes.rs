@@ -158,13 +158,7 @@ impl<'a> View<'a> {
 
     /// The root as the mount shows it, and as it is in the base.
     pub fn roots(&self) -> (Node, Node) {
-        let base = Node {
-            kind: Kind::Dir,
-            perm: 0,
-            size: 0,
-            base: None,
-            place: Where::Base(Path::root()),
-        };
+        let base = Node { kind: Kind::Dir, perm: 0, size: 0, base: None, place: Where::Base(Path::root()) };
         let mut shown = base.clone();
         if self.records.contains_key(&Ino::ROOT) || self.entries.contains_key(&Ino::ROOT) {
             shown.place = Where::Log(Ino::ROOT);
@@ -391,8 +385,7 @@ pub struct Found<'a> {
 /// The content ref that the base file behind `stat` has.
 pub fn base_ref(stat: &BaseStat, path: &Path) -> ContentRef {
     let print = super::tree::print(&stat.attr);
-    let origin =
-        codec::Origin { path: path.clone(), dev: stat.dev, ino: stat.attr.ino.0, born: stat.born, print };
+    let origin = codec::Origin { path: path.clone(), dev: stat.dev, ino: stat.attr.ino.0, born: stat.born, print };
     ContentRef { version: VersionId::BASE, stamp: super::inode::base_stamp(&origin) }
 }
 

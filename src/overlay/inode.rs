@@ -139,7 +139,9 @@ impl State {
     pub fn content_ref(&self) -> ContentRef {
         match &self.content {
             Bytes::None => ContentRef::default(),
-            Bytes::Base => ContentRef { version: VersionId::BASE, stamp: self.origin.as_ref().map_or(0, |o| base_stamp(o)) },
+            Bytes::Base => {
+                ContentRef { version: VersionId::BASE, stamp: self.origin.as_ref().map_or(0, |o| base_stamp(o)) }
+            }
             Bytes::Version(v) => ContentRef { version: v.id, stamp: v.stamp },
         }
     }

@@ -53,9 +53,7 @@ impl Table {
         let mut shard = self.shard(ino).lock();
         let inode = shard.get(&ino)?.clone();
         if count > 0 {
-            let _ = inode
-                .lookups
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(count)));
+            let _ = inode.lookups.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(count)));
         }
         if inode.lookups.load(Ordering::Acquire) == 0 && inode.opens.load(Ordering::Acquire) == 0 {
             shard.remove(&ino);
@@ -117,7 +115,13 @@ impl Overlay {
     }
 
     /// The inode for a base file that was just looked up at `path`, `name` in `parent`.
-    pub(crate) fn from_base(&self, stat: &BaseStat, parent: &Inode, name: &[u8], base_path: Path) -> Result<Arc<Inode>> {
+    pub(crate) fn from_base(
+        &self,
+        stat: &BaseStat,
+        parent: &Inode,
+        name: &[u8],
+        base_path: Path,
+    ) -> Result<Arc<Inode>> {
         let ino = self.number(stat)?;
         if self.changed.read().contains(&ino) {
             return self.load(ino, parent, name);
@@ -147,7 +151,8 @@ impl Overlay {
             drop(state);
             return Err(Errno::ESTALE);
         }
-        let origin = Origin { path: base_path, dev: stat.dev, ino: stat.attr.ino.0, born: stat.born, print: print(&stat.attr) };
+        let origin =
+            Origin { path: base_path, dev: stat.dev, ino: stat.attr.ino.0, born: stat.born, print: print(&stat.attr) };
         let state = State {
             attr,
             content: if attr.kind == Kind::File { Bytes::Base } else { Bytes::None },

@@ -80,13 +80,14 @@ pub(super) fn each_event(
 ) -> Result<()> {
     let mut outcome = Ok(());
     let (from, to) = keys::events_from(from);
-    store.kv.scan(Table::Events, &from, &to, &mut |key, value| {
-        match decode(key, value).map_err(QueryError::from).and_then(|(_, event)| visit(event)) {
-            Ok(flow) => flow,
-            Err(e) => {
-                outcome = Err(e);
-                ControlFlow::Break(())
-            }
+    store.kv.scan(Table::Events, &from, &to, &mut |key, value| match decode(key, value)
+        .map_err(QueryError::from)
+        .and_then(|(_, event)| visit(event))
+    {
+        Ok(flow) => flow,
+        Err(e) => {
+            outcome = Err(e);
+            ControlFlow::Break(())
         }
     })?;
     outcome
@@ -104,12 +105,7 @@ pub fn last_seq(store: &Store) -> Result<Seq> {
 }
 
 /// Sends the events that pass the filter; returns the number to continue from.
-pub fn events(
-    store: &Store,
-    filter: &EventFilter,
-    contents: &dyn Contents,
-    sink: Sink<'_, EventRow>,
-) -> Result<Seq> {
+pub fn events(store: &Store, filter: &EventFilter, contents: &dyn Contents, sink: Sink<'_, EventRow>) -> Result<Seq> {
     let compiled = filter.compile()?;
     let mut names = Names::new(store);
     let mut next = Seq(filter.from_seq);

@@ -80,7 +80,11 @@ mod tests {
             ("", "anything", true),
             (".", "anything", true),
         ] {
-            assert_eq!(PathGlob::new(pattern).unwrap().matches(&Path::new(path.as_bytes())), expected, "{pattern} {path}");
+            assert_eq!(
+                PathGlob::new(pattern).unwrap().matches(&Path::new(path.as_bytes())),
+                expected,
+                "{pattern} {path}"
+            );
         }
         assert!(PathGlob::new("*.c").unwrap().matches(&Path::new(b"a/\xff.c")));
         assert!(PathGlob::new("a[").is_err());

@@ -388,8 +388,8 @@ impl Check<'_> {
         };
         let ino = numbers(&mut found.inodes.keys().copied()).max(numbers(&mut found.foreign.iter().map(|&n| Ino(n))));
         let highest = |set: Option<VersionId>| set.map_or(0, |v| v.0);
-        let version = highest(found.versions.keys().next_back().copied())
-            .max(highest(found.files.iter().next_back().copied()));
+        let version =
+            highest(found.versions.keys().next_back().copied()).max(highest(found.files.iter().next_back().copied()));
         let actor = found.actors.iter().copied().max().unwrap_or(0);
         let mut wrong = Vec::new();
         for (which, highest) in [(Counter::Ino, ino), (Counter::Version, version), (Counter::Actor, actor)] {
@@ -411,7 +411,8 @@ impl Check<'_> {
         let mut hash = chain::start(&self.store.format.id);
         let mut broken = false;
         self.scan(Table::Events, |c, key, value| {
-            let Some(seq) = keys::last_number(key).map(Seq).filter(|_| key.len() == 9 && key.first() == Some(&b'e')) else {
+            let Some(seq) = keys::last_number(key).map(Seq).filter(|_| key.len() == 9 && key.first() == Some(&b'e'))
+            else {
                 return c.unreadable("events", key);
             };
             c.report.events += 1;
@@ -427,7 +428,9 @@ impl Check<'_> {
                 hash = chain::next(&hash, seq, event);
                 if hash != *stored && !broken {
                     broken = true;
-                    c.problem(format!("the record's chain is broken at event {seq}: it, or one before it, was changed"));
+                    c.problem(format!(
+                        "the record's chain is broken at event {seq}: it, or one before it, was changed"
+                    ));
                 }
             }
         })

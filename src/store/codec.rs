@@ -274,7 +274,10 @@ pub fn get_inode(ino: Ino, bytes: &[u8]) -> Result<InodeRecord> {
 pub enum Dentry {
     /// The base's entry of that name is gone.
     Whiteout,
-    Entry { ino: Ino, kind: Kind },
+    Entry {
+        ino: Ino,
+        kind: Kind,
+    },
 }
 
 const DENTRY_LAYOUT: u8 = 1;

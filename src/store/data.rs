@@ -163,7 +163,12 @@ impl Data {
             return Ok(());
         }
         fault::point("data.zero", || self.error("zero", id, Os::IO))?;
-        match rustix::fs::fallocate(&*file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, end - offset) {
+        match rustix::fs::fallocate(
+            &*file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            offset,
+            end - offset,
+        ) {
             Ok(()) => Ok(()),
             Err(Os::OPNOTSUPP | Os::NOSYS) => {
                 let zeros = [0; 4096];

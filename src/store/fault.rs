@@ -107,11 +107,7 @@ pub fn point(name: &str, error: impl FnOnce() -> StoreError) -> Result<()> {
 pub struct FaultKv(pub Arc<dyn Kv>);
 
 fn broken() -> StoreError {
-    StoreError::Io {
-        what: "write",
-        path: "log".into(),
-        source: std::io::Error::from_raw_os_error(libc::ENOSPC),
-    }
+    StoreError::Io { what: "write", path: "log".into(), source: std::io::Error::from_raw_os_error(libc::ENOSPC) }
 }
 
 impl Kv for FaultKv {

@@ -76,18 +76,20 @@ impl Format {
         let path = dir.join(FORMAT_FILE);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(StoreError::Missing { path: dir.to_owned() }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { path: dir.to_owned() });
+            }
             Err(e) => return Err(StoreError::io("read", path)(e)),
         };
         // The number first: a newer format may have changed everything else.
-        let value: serde_json::Value = serde_json::from_slice(&text)
-            .map_err(|e| StoreError::corrupt(format!("{}: {e}", path.display())))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|e| StoreError::corrupt(format!("{}: {e}", path.display())))?;
         let number = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if number > u64::from(FORMAT) {
             return Err(StoreError::Newer { path: dir.to_owned(), found: number.to_string(), known: FORMAT });
         }
-        let format: Format = serde_json::from_value(value)
-            .map_err(|e| StoreError::corrupt(format!("{}: {e}", path.display())))?;
+        let format: Format =
+            serde_json::from_value(value).map_err(|e| StoreError::corrupt(format!("{}: {e}", path.display())))?;
         if let Some(unknown) = format.features.iter().find(|f| !FEATURES.contains(&f.as_str())) {
             return Err(StoreError::Newer { path: dir.to_owned(), found: format!("feature {unknown}"), known: FORMAT });
         }

@@ -29,11 +29,8 @@ impl MemKv {
             .map(|((_, k), v)| (k.clone(), v.clone()))
             .collect();
         let mut step = |(k, v): &(Vec<u8>, Vec<u8>)| visit(k, v);
-        let _ = if back {
-            entries.iter().rev().try_for_each(&mut step)
-        } else {
-            entries.iter().try_for_each(&mut step)
-        } as ControlFlow<()>;
+        let _ = if back { entries.iter().rev().try_for_each(&mut step) } else { entries.iter().try_for_each(&mut step) }
+            as ControlFlow<()>;
     }
 }
 

@@ -48,9 +48,13 @@ pub enum Sync {
 pub enum StoreError {
     #[error("{what} {path}: {source}", path = path.display())]
     Io { what: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("the store's disk is full ({free} bytes free, {reserve} kept in reserve): free some space; nothing was lost")]
+    #[error(
+        "the store's disk is full ({free} bytes free, {reserve} kept in reserve): free some space; nothing was lost"
+    )]
     Full { free: u64, reserve: u64 },
-    #[error("the store's log failed ({0}): the mount is read-only now; unmount, make room or repair the disk, and mount again")]
+    #[error(
+        "the store's log failed ({0}): the mount is read-only now; unmount, make room or repair the disk, and mount again"
+    )]
     Broken(String),
     #[error("damaged record in the store ({what}): run `regentfs fsck`")]
     Corrupt { what: String },
@@ -265,10 +269,7 @@ mod tests {
                 Change::Delete(k) => (table, k.to_vec(), None),
             })
             .collect();
-        assert_eq!(
-            seen,
-            [(Table::Meta, b"a".to_vec(), Some(b"1".to_vec())), (Table::Tree, b"b".to_vec(), None)]
-        );
+        assert_eq!(seen, [(Table::Meta, b"a".to_vec(), Some(b"1".to_vec())), (Table::Tree, b"b".to_vec(), None)]);
         batch.clear();
         assert!(batch.is_empty());
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode,
+    Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Change, Kv, Result, StoreError, Sync, Table, Visit};
@@ -60,7 +60,11 @@ impl Rocks {
         let db = DB::open_cf_descriptors(&options, dir, families).map_err(|e| {
             let text = e.to_string();
             if text.contains("No space left") {
-                StoreError::Io { what: "open", path: dir.to_owned(), source: std::io::Error::from_raw_os_error(libc::ENOSPC) }
+                StoreError::Io {
+                    what: "open",
+                    path: dir.to_owned(),
+                    source: std::io::Error::from_raw_os_error(libc::ENOSPC),
+                }
             } else {
                 StoreError::Broken(text)
             }
@@ -120,8 +124,7 @@ impl Kv for Rocks {
         if self.broken.load(Ordering::Acquire) {
             return Err(StoreError::Broken("an earlier write failed".into()));
         }
-        let (meta, tree, events) =
-            (self.family(Table::Meta)?, self.family(Table::Tree)?, self.family(Table::Events)?);
+        let (meta, tree, events) = (self.family(Table::Meta)?, self.family(Table::Tree)?, self.family(Table::Events)?);
         let mut write = WriteBatch::default();
         for (table, change) in batch.changes() {
             let family = match table {

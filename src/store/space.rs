@@ -27,8 +27,9 @@ pub struct Space {
 
 impl Space {
     pub fn new(dir: &Path) -> Result<Space> {
-        let fd = rustix::fs::open(dir, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-            .map_err(|e| StoreError::io("open", dir)(e.into()))?;
+        let fd =
+            rustix::fs::open(dir, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                .map_err(|e| StoreError::io("open", dir)(e.into()))?;
         Ok(Space { dir: fd, credit: AtomicI64::new(0), free: AtomicU64::new(0) })
     }
 

@@ -109,5 +109,9 @@ pub fn seek_is_true(bytes: &[u8], offset: u64, data: bool, answer: &Result<Value
         Err(regentfs::types::Errno::ENXIO) => data && zeros(offset, size),
         _ => false,
     };
-    if holds { Ok(()) } else { Err(format!("seek to {} from {offset} in {size} bytes: {answer:?}", if data { "data" } else { "a hole" })) }
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("seek to {} from {offset} in {size} bytes: {answer:?}", if data { "data" } else { "a hole" }))
+    }
 }

@@ -159,7 +159,9 @@ impl Dir {
                 // One more than it says, to see that there is no more.
                 Dir::read(&open(), 0, s.stx_size as usize + 1).unwrap_or_else(|e| fail("read", e))
             }
-            Kind::Symlink => rfs::readlinkat(&dir, name, Vec::new()).unwrap_or_else(|e| fail("readlink", e.into())).into_bytes(),
+            Kind::Symlink => {
+                rfs::readlinkat(&dir, name, Vec::new()).unwrap_or_else(|e| fail("readlink", e.into())).into_bytes()
+            }
             _ => Vec::new(),
         };
         let names = Dir::xattrs(&dir, name).unwrap_or_else(|e| fail("listxattr", e));

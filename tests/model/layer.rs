@@ -52,8 +52,14 @@ pub struct Layer {
 impl Layer {
     /// An overlay over `base` with its store in `dir`.
     pub fn new(base: &std::path::Path, dir: &std::path::Path, log: Log) -> Layer {
-        let mut layer =
-            Layer { base: base.into(), dir: dir.into(), log, running: None, open: BTreeMap::new(), known: HashMap::new() };
+        let mut layer = Layer {
+            base: base.into(),
+            dir: dir.into(),
+            log,
+            running: None,
+            open: BTreeMap::new(),
+            known: HashMap::new(),
+        };
         layer.start();
         layer
     }
@@ -198,7 +204,14 @@ impl Layer {
         Ok(inode)
     }
 
-    fn create(&mut self, dir: &Arc<Inode>, name: &[u8], kind: Kind, perm: u16, target: Option<&[u8]>) -> Result<Arc<Inode>> {
+    fn create(
+        &mut self,
+        dir: &Arc<Inode>,
+        name: &[u8],
+        kind: Kind,
+        perm: u16,
+        target: Option<&[u8]>,
+    ) -> Result<Arc<Inode>> {
         let inode = self.overlay().create(&Layer::ctx(), dir, name, &New { kind, perm, rdev: 0, target })?;
         self.overlay().remember(&inode);
         *self.known.entry(inode.ino).or_default() += 1;

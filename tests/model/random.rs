@@ -126,11 +126,11 @@ impl Random {
     pub fn next(&mut self) -> Op {
         const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         const ZERO_KEEP: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-        const MODES: &[i32] =
-            &[0, libc::FALLOC_FL_KEEP_SIZE, PUNCH, PUNCH, libc::FALLOC_FL_ZERO_RANGE, ZERO_KEEP];
+        const MODES: &[i32] = &[0, libc::FALLOC_FL_KEEP_SIZE, PUNCH, PUNCH, libc::FALLOC_FL_ZERO_RANGE, ZERO_KEEP];
         match self.rng.below(100) {
             0..=13 => {
-                let mode = *self.rng.pick(&[Mode::Read, Mode::ReadWrite, Mode::ReadWrite, Mode::ReadWrite, Mode::Append]);
+                let mode =
+                    *self.rng.pick(&[Mode::Read, Mode::ReadWrite, Mode::ReadWrite, Mode::ReadWrite, Mode::Append]);
                 let make = *self.rng.pick(&[Make::No, Make::No, Make::No, Make::Maybe, Make::New]);
                 let path = if make == Make::New { self.new_path() } else { self.named() };
                 let truncate = mode != Mode::Read && self.rng.one_in(8);

@@ -99,7 +99,11 @@ impl Run<'_> {
             }
         }
         // A change shows in the attributes at once.
-        if let Op::Write { slot, .. } | Op::Truncate { slot, .. } | Op::Allocate { slot, .. } | Op::Copy { to: slot, .. } = *op {
+        if let Op::Write { slot, .. }
+        | Op::Truncate { slot, .. }
+        | Op::Allocate { slot, .. }
+        | Op::Copy { to: slot, .. } = *op
+        {
             self.look(&Op::StatOpen { slot });
         }
     }

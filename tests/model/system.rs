@@ -43,35 +43,126 @@ pub enum How {
 /// One operation.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Op {
-    Open { slot: Slot, path: Path, mode: Mode, make: Make, truncate: bool },
-    Close { slot: Slot },
-    Read { slot: Slot, offset: u64, len: usize },
-    Write { slot: Slot, offset: u64, data: Vec<u8> },
-    Truncate { slot: Slot, size: u64 },
-    TruncatePath { path: Path, size: u64 },
+    Open {
+        slot: Slot,
+        path: Path,
+        mode: Mode,
+        make: Make,
+        truncate: bool,
+    },
+    Close {
+        slot: Slot,
+    },
+    Read {
+        slot: Slot,
+        offset: u64,
+        len: usize,
+    },
+    Write {
+        slot: Slot,
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Truncate {
+        slot: Slot,
+        size: u64,
+    },
+    TruncatePath {
+        path: Path,
+        size: u64,
+    },
     /// The mode of fallocate(2).
-    Allocate { slot: Slot, mode: i32, offset: u64, len: u64 },
-    Seek { slot: Slot, offset: u64, data: bool },
-    Copy { from: Slot, from_offset: u64, to: Slot, to_offset: u64, len: u64 },
-    Sync { slot: Slot },
-    Stat { path: Path },
-    StatOpen { slot: Slot },
-    Mkdir { path: Path, perm: u16 },
-    Mkfifo { path: Path, perm: u16 },
-    Symlink { path: Path, target: Vec<u8> },
-    Readlink { path: Path },
-    Link { path: Path, new: Path },
-    Unlink { path: Path },
-    Rmdir { path: Path },
-    Rename { from: Path, to: Path, swap: Swap },
-    Chmod { path: Path, perm: u16 },
-    Chown { path: Path, uid: Option<u32>, gid: Option<u32> },
-    Times { path: Path, atime: Time, mtime: Time },
-    SetXattr { path: Path, name: Vec<u8>, value: Vec<u8>, how: How },
-    GetXattr { path: Path, name: Vec<u8> },
-    RemoveXattr { path: Path, name: Vec<u8> },
-    ListXattr { path: Path },
-    List { path: Path },
+    Allocate {
+        slot: Slot,
+        mode: i32,
+        offset: u64,
+        len: u64,
+    },
+    Seek {
+        slot: Slot,
+        offset: u64,
+        data: bool,
+    },
+    Copy {
+        from: Slot,
+        from_offset: u64,
+        to: Slot,
+        to_offset: u64,
+        len: u64,
+    },
+    Sync {
+        slot: Slot,
+    },
+    Stat {
+        path: Path,
+    },
+    StatOpen {
+        slot: Slot,
+    },
+    Mkdir {
+        path: Path,
+        perm: u16,
+    },
+    Mkfifo {
+        path: Path,
+        perm: u16,
+    },
+    Symlink {
+        path: Path,
+        target: Vec<u8>,
+    },
+    Readlink {
+        path: Path,
+    },
+    Link {
+        path: Path,
+        new: Path,
+    },
+    Unlink {
+        path: Path,
+    },
+    Rmdir {
+        path: Path,
+    },
+    Rename {
+        from: Path,
+        to: Path,
+        swap: Swap,
+    },
+    Chmod {
+        path: Path,
+        perm: u16,
+    },
+    Chown {
+        path: Path,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    Times {
+        path: Path,
+        atime: Time,
+        mtime: Time,
+    },
+    SetXattr {
+        path: Path,
+        name: Vec<u8>,
+        value: Vec<u8>,
+        how: How,
+    },
+    GetXattr {
+        path: Path,
+        name: Vec<u8>,
+    },
+    RemoveXattr {
+        path: Path,
+        name: Vec<u8>,
+    },
+    ListXattr {
+        path: Path,
+    },
+    List {
+        path: Path,
+    },
 }
 
 impl std::fmt::Debug for Op {
@@ -91,7 +182,9 @@ impl std::fmt::Debug for Op {
             Op::Truncate { slot, size } => write!(f, "truncate #{slot} {size}"),
             Op::TruncatePath { path, size } => write!(f, "truncate {} {size}", s(path)),
             Op::Allocate { slot, mode, offset, len } => write!(f, "fallocate #{slot} mode {mode} {offset}+{len}"),
-            Op::Seek { slot, offset, data } => write!(f, "seek #{slot} {offset} {}", if *data { "data" } else { "hole" }),
+            Op::Seek { slot, offset, data } => {
+                write!(f, "seek #{slot} {offset} {}", if *data { "data" } else { "hole" })
+            }
             Op::Copy { from, from_offset, to, to_offset, len } => {
                 write!(f, "copy #{from} {from_offset}+{len} -> #{to} {to_offset}")
             }
@@ -136,7 +229,9 @@ impl std::fmt::Debug for Value {
         match self {
             Value::Nothing => write!(f, "ok"),
             Value::Number(n) => write!(f, "{n}"),
-            Value::Bytes(b) => write!(f, "{} bytes {}", b.len(), b.iter().take(24).map(|b| format!("{b:02x}")).collect::<String>()),
+            Value::Bytes(b) => {
+                write!(f, "{} bytes {}", b.len(), b.iter().take(24).map(|b| format!("{b:02x}")).collect::<String>())
+            }
             Value::Stat(stat) => write!(f, "{stat:?}"),
             Value::Names(names) => {
                 f.debug_list().entries(names.iter().map(|(n, k)| format!("{} {k:?}", n.escape_ascii()))).finish()

@@ -75,12 +75,8 @@ impl Overlay {
             target: new.target.map(Into::into),
             xattrs: Some(Box::default()),
         };
-        let parent_attr = Attr {
-            mtime: ctx.now,
-            ctime: ctx.now,
-            nlink: links(&parent.attr, i32::from(is_dir)),
-            ..parent.attr
-        };
+        let parent_attr =
+            Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(&parent.attr, i32::from(is_dir)), ..parent.attr };
         let dentry = Dentry::Entry { ino, kind: new.kind };
         let mut batch = Batch::new();
         let mut note = Note::new(op_of(new.kind), ino, path);

@@ -38,7 +38,9 @@ impl Overlay {
         match inode.kind {
             Kind::File => {}
             Kind::Dir => return Err(Errno::EISDIR),
-            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => return Err(Errno::EINVAL),
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => {
+                return Err(Errno::EINVAL);
+            }
         }
         let state = inode.state.read();
         let len = self.read_state(inode, &state, offset, out)?;

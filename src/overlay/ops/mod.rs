@@ -124,7 +124,13 @@ impl Overlay {
     }
 
     /// Takes a name away: a whiteout where the base has it, nothing otherwise. Returns what the directory holds from now on.
-    pub(crate) fn put_absent(&self, batch: &mut Batch, dir: &Inode, state: &State, name: &[u8]) -> Result<Option<Dentry>> {
+    pub(crate) fn put_absent(
+        &self,
+        batch: &mut Batch,
+        dir: &Inode,
+        state: &State,
+        name: &[u8],
+    ) -> Result<Option<Dentry>> {
         if self.base_has(state, name)? {
             self.put_dentry(batch, dir.ino, name, Dentry::Whiteout);
             Ok(Some(Dentry::Whiteout))

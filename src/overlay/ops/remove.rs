@@ -40,12 +40,8 @@ impl Overlay {
         let mut state = inode.state.write();
         let nlink = if is_dir { 0 } else { state.attr.nlink.saturating_sub(1) };
         let attr = Attr { nlink, ctime: ctx.now, ..state.attr };
-        let parent_attr = Attr {
-            mtime: ctx.now,
-            ctime: ctx.now,
-            nlink: links(&parent.attr, -i32::from(is_dir)),
-            ..parent.attr
-        };
+        let parent_attr =
+            Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(&parent.attr, -i32::from(is_dir)), ..parent.attr };
         let mut batch = Batch::new();
         let left = self.put_absent(&mut batch, dir, &parent, name)?;
         self.put_removed(&mut batch, &inode, &state, &attr)?;

@@ -126,7 +126,8 @@ impl Overlay {
 
         let lost = i32::from(replaced.is_some_and(|r| r.kind == Kind::Dir));
         let gained = i32::from(is_dir) - lost;
-        let touched = |attr: &Attr, change: i32| Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(attr, change), ..*attr };
+        let touched =
+            |attr: &Attr, change: i32| Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(attr, change), ..*attr };
         let source_attr = touched(&source.attr, if same_dir { -lost } else { -i32::from(is_dir) });
         let target_attr = target.as_ref().map(|t| touched(&t.attr, gained));
         let attr = Attr { ctime: ctx.now, ..state.attr };
@@ -193,7 +194,8 @@ impl Overlay {
         let mut two = second.state.write();
         let dirs = |inode: &Inode| i32::from(inode.kind == Kind::Dir);
         let change = if same_dir { 0 } else { dirs(second) - dirs(first) };
-        let touched = |attr: &Attr, change: i32| Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(attr, change), ..*attr };
+        let touched =
+            |attr: &Attr, change: i32| Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(attr, change), ..*attr };
         let source_attr = touched(&source.attr, change);
         let target_attr = target.as_ref().map(|t| touched(&t.attr, -change));
         let one_attr = Attr { ctime: ctx.now, ..one.attr };

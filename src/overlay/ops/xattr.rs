@@ -28,9 +28,7 @@ impl Overlay {
     pub fn getxattr(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>> {
         let state = inode.state.read();
         match (&state.xattrs, &state.origin) {
-            (Some(list), _) => {
-                list.iter().find(|(n, _)| **n == *name).map(|(_, v)| v.to_vec()).ok_or(Errno::ENODATA)
-            }
+            (Some(list), _) => list.iter().find(|(n, _)| **n == *name).map(|(_, v)| v.to_vec()).ok_or(Errno::ENODATA),
             (None, Some(origin)) => Ok(self.base.getxattr(&origin.path, name)?),
             (None, None) => Err(Errno::ENODATA),
         }
