@@ -72,3 +72,13 @@ fn what_was_acknowledged_survives_death_with_the_log_on_disk() {
     let fired = everywhere(Kind::Disk, Action::Dead, 5);
     assert!(fired.values().all(|&n| n > 0), "failpoints that the script does not pass: {fired:?}");
 }
+
+#[test]
+fn what_was_acknowledged_survives_the_death_of_the_daemon() {
+    let _turn = turn();
+    if common::can_mount() {
+        let fired = crash::daemon::everywhere();
+        println!("{fired:?}");
+        assert!(fired.values().all(|&n| n > 0), "failpoints that the script does not pass: {fired:?}");
+    }
+}

@@ -37,11 +37,13 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     ];
     let mut table = Table::new(&columns);
     let request = Request::Ps(PsFilter { all: args.all });
-    Source::of(&repo)?.ask(&request, &mut |row: PsRow| {
+    let source = Source::of(&repo)?;
+    let live = source.is_daemon();
+    source.ask(&request, &mut |row: PsRow| {
         if args.json {
             out.json(&row)?;
         } else {
-            let (end, style) = end(&row);
+            let (end, style) = end(&row, live);
             table.row(vec![
                 (row.pid.to_string(), Style::Bold),
                 (row.ppid.to_string(), Style::Plain),
@@ -60,9 +62,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// How it ended, and after how long.
-fn end(row: &PsRow) -> (String, Style) {
-    let Some(at) = &row.exit_at else { return ("running".to_owned(), Style::Green) };
+/// How it ended, and after how long. Without a daemon nobody knows what became of those whose end was not seen.
+fn end(row: &PsRow, live: bool) -> (String, Style) {
+    let Some(at) = &row.exit_at else {
+        return if live { ("running".to_owned(), Style::Green) } else { ("not seen".to_owned(), Style::Dim) };
+    };
     let took = between(&row.first, at).map(duration).unwrap_or_default();
     match (row.exit, row.signal) {
         (Some(0), _) => (format!("ok after {took}"), Style::Plain),

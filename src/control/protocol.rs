@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::contents::OverlayContents;
-use crate::diff::{self, DiffFilter, DiffRow};
+use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::Overlay;
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
 use crate::store::{Store, StoreError};
@@ -81,6 +81,12 @@ impl From<QueryError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
+        Failure::new(error.to_string())
+    }
+}
+
+impl From<DiffError> for Failure {
+    fn from(error: DiffError) -> Failure {
         Failure::new(error.to_string())
     }
 }

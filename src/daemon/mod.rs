@@ -77,6 +77,7 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     let engine = Engine::start(store, base, &config)?;
     let up = || -> Result<Session, DaemonError> {
         let session = Session::start(&engine, &mounting.repo, &mounting.mountpoint, mounting.is_elsewhere())?;
+        read_ahead(&mounting.mountpoint);
         let served = Served {
             engine: engine.clone(),
             repo: mounting.repo.clone(),
@@ -132,6 +133,18 @@ fn watch_signals(engine: Arc<Engine>, mountpoint: PathBuf) -> std::io::Result<()
         }
     })?;
     Ok(())
+}
+
+/// As much as one READ request may ask for.
+const READ_AHEAD_KB: &str = "1024";
+
+/// Lets the kernel ask for large pieces of large files. Only root may; others keep the kernel's default.
+fn read_ahead(mountpoint: &Path) {
+    let Ok(Some(mounted)) = mounts::at(mountpoint) else { return };
+    let path = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
+    if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
+        tracing::debug!(%error, path, "read-ahead stays as it is");
+    }
 }
 
 /// Every open file of a caller may need one here.

@@ -10,6 +10,8 @@ use crate::fuse::mount::FSTYPE;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     pub id: u64,
+    /// Major and minor number of the file system, as `/sys` writes them.
+    pub device: String,
     pub repo: PathBuf,
     pub mountpoint: PathBuf,
 }
@@ -37,6 +39,7 @@ fn unescape(text: &[u8]) -> PathBuf {
 fn parse(line: &[u8]) -> Option<Mounted> {
     let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
     let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
+    let device = String::from_utf8(fields.get(2)?.to_vec()).ok()?;
     let mountpoint = unescape(fields.get(4)?);
     let dash = fields.iter().position(|f| *f == b"-")?;
     if *fields.get(dash + 1)? != FSTYPE.as_bytes() {
@@ -44,7 +47,7 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     }
     let source = unescape(fields.get(dash + 2)?);
     let repo = source.as_os_str().as_bytes().strip_prefix(b"regentfs:")?;
-    Some(Mounted { id, repo: PathBuf::from(OsString::from_vec(repo.to_vec())), mountpoint })
+    Some(Mounted { id, device, repo: PathBuf::from(OsString::from_vec(repo.to_vec())), mountpoint })
 }
 
 /// All regentfs mounts that this process sees, the newest last.

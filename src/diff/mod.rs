@@ -86,12 +86,6 @@ pub enum DiffError {
     Os(#[from] Errno),
 }
 
-impl From<DiffError> for crate::control::protocol::Failure {
-    fn from(error: DiffError) -> Self {
-        crate::control::protocol::Failure::new(error.to_string())
-    }
-}
-
 impl DiffFilter {
     fn paths(&self) -> Vec<Path> {
         let bytes = self.paths.iter().filter_map(|p| unhex(p));

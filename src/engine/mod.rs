@@ -5,6 +5,7 @@
 
 pub mod gate;
 pub mod handles;
+mod hasher;
 pub mod io;
 mod names;
 pub mod open;
@@ -64,6 +65,7 @@ pub struct Engine {
     pub(crate) mode: Mode,
     record: Option<Arc<Record>>,
     queue: Option<Queue>,
+    hasher: Option<hasher::Hasher>,
     actors: Mutex<Option<Arc<Actors>>>,
     /// The same as in `actors`, for the hot path.
     who: std::sync::OnceLock<Arc<Actors>>,
@@ -96,11 +98,18 @@ impl Engine {
             (Some(record.clone()), Some(queue), record)
         };
         let overlay = Arc::new(Overlay::open(store, base, journal, config.live_base)?);
+        let hasher = match config.mode {
+            Mode::Off => None,
+            Mode::Auto | Mode::Exact => {
+                Some(hasher::Hasher::start(&overlay).map_err(StoreError::io("start", "a thread"))?)
+            }
+        };
         let engine = Arc::new(Engine {
             overlay,
             mode: config.mode,
             record,
             queue,
+            hasher,
             actors: Mutex::new(None),
             who: std::sync::OnceLock::new(),
             gate: gate::Gate::default(),

@@ -79,6 +79,7 @@ impl Engine {
         if whole {
             note.known = Known::Inferred;
             note.ranges.push(Range::new(0, Range::TO_END));
+            self.was_read(&inode, content, &note.path);
         }
         // Before the reply, and so before the first byte can be read.
         self.observe(actor, note)?;

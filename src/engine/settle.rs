@@ -8,7 +8,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Engine, Handle};
 use crate::clock;
-use crate::types::{Known, Note, Op};
+use crate::overlay::Inode;
+use crate::types::event::ContentRef;
+use crate::types::{Known, Note, Op, Path, VersionId};
 
 /// How long a sight may stay unwritten. Nanoseconds.
 const LATEST_NS: u64 = 1_000_000_000;
@@ -96,9 +98,19 @@ impl Engine {
             note.before = sight.content;
             note.after = sight.content;
             note.ranges = ranges.take();
+            self.was_read(&handle.inode, sight.content, &path);
             if let Err(errno) = self.observe(sight.actor, note) {
                 tracing::error!(%errno, path = %path, "a read could not be recorded");
             }
+        }
+    }
+
+    /// Keeps the hash of bytes that were read, while they are there.
+    pub(crate) fn was_read(&self, inode: &Inode, content: ContentRef, path: &Path) {
+        if let Some(hasher) = &self.hasher
+            && content.version != VersionId::BASE
+        {
+            hasher.read(inode.ino, content, inode.attr().size, path);
         }
     }
 

@@ -13,6 +13,7 @@ pub mod changes;
 pub mod chunks;
 pub mod content;
 pub mod descriptors;
+pub mod hashing;
 pub mod inode;
 pub mod ops;
 pub mod path;

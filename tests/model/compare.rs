@@ -10,6 +10,7 @@ use super::system::{Op, Result, Stat, Tree, Value};
 const SAME_MOMENT: i64 = 20_000_000_000;
 
 /// Compares what two systems show, the first being right.
+#[derive(Clone)]
 pub struct Compare {
     /// Times from here on were stamped by an operation of this test; earlier ones were set and must be equal.
     start: Time,

@@ -130,7 +130,11 @@ impl Overlay {
     /// After a failed write: a version that was to be new has no file, one that is in use may have grown too long.
     pub(crate) fn undo_growth(&self, state: &mut State, version: &Version, error: Errno) -> Errno {
         match &mut state.content {
-            Bytes::Version(current) if current.id == version.id => current.ragged = true,
+            Bytes::Version(current) if current.id == version.id => {
+                // Some of the bytes may have changed all the same.
+                current.stamp += 1;
+                current.ragged = true;
+            }
             _ => {
                 if let Err(error) = self.data().remove(version.id) {
                     tracing::warn!(%error, "a version file without a record is left for fsck");
