@@ -18,7 +18,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::{assert_ok, can_mount, has_programs};
+use common::{both, can_mount, has_programs};
 use scene::Scene;
 use truth::Recorded;
 
@@ -93,18 +93,12 @@ fn keeps_its_promise(record: &str, connector: Connector, ours: std::ops::Range<u
             // What the page cache answers to a process that got a descriptor over a socket is not seen (docs/SEMANTICS.md).
             "pass": record == "exact" || !forks_seen,
         });
-        let output = strace::strace(&at("strace"))
-            .args(["timeout", "60", "python3", WORKER])
-            .arg(seed.to_string())
-            .arg(scene.root())
-            .arg(scene.outside())
-            .arg(at("log"))
-            .arg(config.to_string())
-            .current_dir(scene.outside())
-            .output()
-            .expect("run strace");
+        let mut worker = strace::strace(&at("strace"));
+        worker.args(["python3", WORKER]).arg(seed.to_string()).arg(scene.root()).arg(scene.outside());
+        worker.arg(at("log")).arg(config.to_string()).current_dir(scene.outside());
         let what = format!("REGENTFS_SEED={seed}, --record {record}, forks seen: {forks_seen}");
-        assert_ok(&output, &what);
+        let output = scene.run_guarded(worker, &what);
+        assert!(output.status.success(), "{what}: {}\n{}\n{}", output.status, both(&output), scene.log());
         let read = |name: &str| String::from_utf8_lossy(&fs::read(at(name)).expect("a log")).into_owned();
         let truth = truth::from_log(&read("log"));
         let doubts = truth::doubts(&truth, &strace::parse(&read("strace"), scene.root()), scene.root());
@@ -112,6 +106,14 @@ fn keeps_its_promise(record: &str, connector: Connector, ours: std::ops::Range<u
         let check = |when: &str| {
             let recorded = Recorded::from_rows(&scene.json(&["reads"]));
             let missing = recorded.missing(&truth);
+            if !missing.is_empty() && std::env::var_os("REGENTFS_KEEP").is_some() {
+                for (name, rows) in [("ps", scene.json(&["ps"])), ("events", scene.json(&["events"]))] {
+                    let text: Vec<_> = rows.iter().map(ToString::to_string).collect();
+                    fs::write(format!("/tmp/{name}"), text.join("\n")).expect("write");
+                    fs::copy(at("log"), "/tmp/log").expect("copy");
+                    fs::copy(at("strace"), "/tmp/strace").expect("copy");
+                }
+            }
             assert!(missing.is_empty(), "{what}, {when}: not in the record:\n{}", missing.join("\n"));
             if record == "exact" {
                 let wrong = recorded.inexact(&truth);

@@ -159,6 +159,12 @@ impl Actors {
         self.shared.resolve(tid, depth)
     }
 
+    /// The process of a thread if that is known without a look at `/proc`: for requests that the thread may make inside execve, when
+    /// `/proc` answers nobody.
+    pub fn known(&self, tid: u32) -> Option<ActorId> {
+        self.shared.known(tid)
+    }
+
     /// The process `pid`, of which a fork event says that `parent` made it, even if it is gone by now.
     pub fn resolve_child(&self, pid: u32, parent: ActorId) -> ActorId {
         self.shared.resolve_child(pid, parent)

@@ -138,6 +138,15 @@ impl Shared {
         }
     }
 
+    /// See [`super::Actors::known`].
+    pub(super) fn known(&self, tid: u32) -> Option<ActorId> {
+        match self.tids.hit(tid, clock::now().as_nanos(), self.is_live()) {
+            Hit::Known(id) => Some(id),
+            Hit::Stale(entry) => Some(entry.id),
+            Hit::Unsure(_) | Hit::Unknown => None,
+        }
+    }
+
     fn resolve_unknown(&self, tid: u32, depth: Depth, now: i64) -> ActorId {
         let (pid, pidfd) = self.leader(tid);
         // Our own command line may be behind our own page fault.

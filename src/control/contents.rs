@@ -36,7 +36,7 @@ impl Contents for OverlayContents<'_> {
         if let Some(known) = self.sizes.borrow().get(&(ino, content)) {
             return *known;
         }
-        let exact = self.overlay.find_content(ino, content, path).ok().flatten().map(|found| Size::Exact(found.size));
+        let exact = self.overlay.find_size(ino, content, path).ok().flatten().map(Size::Exact);
         let size = exact.or_else(|| self.overlay.known_size(ino, path).ok().flatten().map(Size::Now));
         self.sizes.borrow_mut().insert((ino, content), size);
         size

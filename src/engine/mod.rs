@@ -6,6 +6,7 @@
 pub mod gate;
 pub mod handles;
 mod hasher;
+mod heirs;
 pub mod io;
 mod names;
 pub mod open;
@@ -66,6 +67,7 @@ pub struct Engine {
     record: Option<Arc<Record>>,
     queue: Option<Queue>,
     hasher: Option<hasher::Hasher>,
+    heirs: heirs::Heirs,
     actors: Mutex<Option<Arc<Actors>>>,
     /// The same as in `actors`, for the hot path.
     who: std::sync::OnceLock<Arc<Actors>>,
@@ -110,6 +112,7 @@ impl Engine {
             record,
             queue,
             hasher,
+            heirs: heirs::Heirs::default(),
             actors: Mutex::new(None),
             who: std::sync::OnceLock::new(),
             gate: gate::Gate::default(),
@@ -126,6 +129,7 @@ impl Engine {
                 .map_err(StoreError::io("watch", "/proc"))?;
             let _ = engine.who.set(actors.clone());
             *engine.actors.lock() = Some(actors);
+            heirs::start(&engine).map_err(StoreError::io("start", "a thread"))?;
             settle::start(&engine).map_err(StoreError::io("start", "a thread"))?;
             engine.begin()?;
         }
@@ -224,6 +228,7 @@ impl Engine {
             actors.drain();
             actors.flush();
         }
+        self.heirs.drain();
         self.settle_handles(u64::MAX);
         match &self.queue {
             Some(queue) => queue.drain(),

@@ -130,13 +130,16 @@ impl Engine {
     }
 
     /// A descriptor was closed, by a process that may have inherited it. Only asked for where forks are not seen.
+    ///
+    /// Never looks at /proc: execve closes descriptors while it holds the lock that /proc takes (`exec_update_lock`), and waits for
+    /// our answer.
     pub fn flush(&self, caller: Caller, handle: HandleId) -> Result<()> {
-        let actor = self.actor(caller, Depth::Minimal);
-        if let Some(handle) = self.handles.get(handle)
-            && actor != ActorId::KERNEL
-            && actor != handle.opener
-        {
-            self.inherit(&handle, actor);
+        let Some(handle) = self.handles.get(handle).filter(|_| caller.tid != 0) else { return Ok(()) };
+        let Some(who) = self.who.get() else { return Ok(()) };
+        match who.known(caller.tid) {
+            Some(actor) if actor == handle.opener => {}
+            Some(actor) => self.inherit(&handle, actor),
+            None => self.heirs.later(caller.tid, handle),
         }
         Ok(())
     }

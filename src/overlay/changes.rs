@@ -15,7 +15,7 @@ use super::inode::{Bytes, Place, State};
 use super::tree::{load_record, load_version};
 use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
-use crate::store::codec::{self, Content, Dentry, InodeRecord};
+use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin};
 use crate::store::data::read_full;
 use crate::store::{Store, StoreError, Table, keys};
 use crate::types::event::ContentRef;
@@ -43,12 +43,25 @@ enum Where {
     Log(Ino),
 }
 
+/// What the comparison needs of an inode's record.
+struct Slim {
+    kind: Kind,
+    perm: u16,
+    size: u64,
+    content: Content,
+    opaque: bool,
+    origin: Option<Box<Origin>>,
+}
+
+/// The changed names of a directory.
+type Entries = FxHashMap<Name, Dentry>;
+
 /// See the module.
 pub struct View<'a> {
     overlay: &'a Overlay,
-    records: FxHashMap<Ino, InodeRecord>,
+    records: FxHashMap<Ino, Slim>,
     by_base: FxHashMap<BaseId, Ino>,
-    entries: FxHashMap<Ino, FxHashMap<Name, Dentry>>,
+    entries: FxHashMap<Ino, Entries>,
     /// For base directories: the names in them below which something changed.
     dirty: FxHashMap<Path, BTreeSet<Name>>,
 }
@@ -102,9 +115,10 @@ impl<'a> View<'a> {
             if let Some((ino, _)) = keys::parse_inode(key)
                 && !view.records.contains_key(&ino)
             {
-                let mut record = codec::get_inode(ino, value)?;
-                record.xattrs = None;
-                view.records.insert(ino, record);
+                let InodeRecord { attr, content, opaque, origin, .. } = codec::get_inode(ino, value)?;
+                let origin = origin.map(Box::new);
+                let slim = Slim { kind: attr.kind, perm: attr.perm, size: attr.size, content, opaque, origin };
+                view.records.insert(ino, slim);
             }
             Ok(())
         })?;
@@ -135,7 +149,7 @@ impl<'a> View<'a> {
     pub fn find_links(&mut self, skip: &dyn Fn(&[u8]) -> bool) -> Result<()> {
         let mut wanted = FxHashSet::default();
         for record in self.records.values() {
-            let Some(origin) = record.origin.as_ref().filter(|_| record.attr.kind == Kind::File) else { continue };
+            let Some(origin) = record.origin.as_ref().filter(|_| record.kind == Kind::File) else { continue };
             let stat = present(self.overlay.base.stat_path(&origin.path))?;
             if stat.is_some_and(|s| s.attr.nlink > 1 && s.attr.ino.0 == origin.ino) {
                 wanted.insert(origin.ino);
@@ -179,9 +193,9 @@ impl<'a> View<'a> {
     fn log_node(&self, ino: Ino) -> Option<Node> {
         let record = self.records.get(&ino)?;
         Some(Node {
-            kind: record.attr.kind,
-            perm: record.attr.perm,
-            size: record.attr.size,
+            kind: record.kind,
+            perm: record.perm,
+            size: record.size,
             base: record.origin.as_ref().map(|o| (o.dev, o.ino)),
             place: Where::Log(ino),
         })
@@ -192,7 +206,7 @@ impl<'a> View<'a> {
         let ino = *self.by_base.get(&(stat.dev, stat.attr.ino.0))?;
         let record = self.records.get(&ino)?;
         let born = record.origin.as_ref().and_then(|o| o.born);
-        (record.attr.kind == stat.attr.kind && (born.is_none() || born == stat.born)).then_some(ino)
+        (record.kind == stat.attr.kind && (born.is_none() || born == stat.born)).then_some(ino)
     }
 
     /// The base directory whose entries a directory shows where nothing covers them.
@@ -207,7 +221,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn own_entries(&self, dir: &Node) -> Option<&FxHashMap<Name, Dentry>> {
+    fn own_entries(&self, dir: &Node) -> Option<&Entries> {
         match dir.place {
             Where::Log(ino) => self.entries.get(&ino),
             Where::Base(_) => None,
@@ -281,28 +295,30 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The inode's record with everything, as it is now.
+    fn record(&self, ino: Ino) -> Result<InodeRecord> {
+        load_record(&self.overlay.store, Timeline::MAIN, ino).map_err(failed)?.ok_or(crate::types::Errno::ENOENT)
+    }
+
     /// Opens a regular file for reading.
     pub fn open(&self, node: &Node) -> Result<Reader<'a>> {
         match &node.place {
             Where::Base(path) => Ok(Reader::Base(self.overlay.base.open(path)?)),
-            Where::Log(ino) => match self.records.get(ino) {
-                Some(record) => Reader::of_record(self.overlay, *ino, record),
-                None => Err(crate::types::Errno::ENOENT),
-            },
+            Where::Log(ino) => Reader::of_record(self.overlay, *ino, &self.record(*ino)?),
         }
     }
 
     /// Where a symbolic link points.
     pub fn target(&self, node: &Node) -> Result<Vec<u8>> {
         let path = match &node.place {
-            Where::Base(path) => path,
-            Where::Log(ino) => match self.records.get(ino) {
-                Some(InodeRecord { target: Some(target), .. }) => return Ok(target.to_vec()),
-                Some(InodeRecord { origin: Some(origin), .. }) => &origin.path,
-                Some(_) | None => return Err(crate::types::Errno::ENOENT),
+            Where::Base(path) => path.clone(),
+            Where::Log(ino) => match self.record(*ino)? {
+                InodeRecord { target: Some(target), .. } => return Ok(target.into()),
+                InodeRecord { origin: Some(origin), .. } => origin.path,
+                InodeRecord { .. } => return Err(crate::types::Errno::ENOENT),
             },
         };
-        Ok(self.overlay.base.readlink(path)?)
+        Ok(self.overlay.base.readlink(&path)?)
     }
 
     /// The parts of a file that may differ from the base file `base`, or `None` when that may be everything.
@@ -363,7 +379,7 @@ impl<'a> Reader<'a> {
             target: None,
             xattrs: None,
         };
-        Ok(Reader::Log(overlay, Box::new(Inode::new(ino, record.attr.kind, state))))
+        Ok(Reader::Log(overlay, Box::new(Inode::new(ino, record.kind, state))))
     }
 
     /// Reads at `offset`; fewer bytes only at the end.
@@ -382,6 +398,13 @@ pub struct Found<'a> {
     pub reader: Reader<'a>,
 }
 
+/// Where such bytes are.
+enum Located {
+    Empty,
+    Base(Path),
+    Log(Box<InodeRecord>),
+}
+
 /// The content ref that the base file behind `stat` has.
 pub fn base_ref(stat: &BaseStat, path: &Path) -> ContentRef {
     let print = super::tree::print(&stat.attr);
@@ -390,22 +413,15 @@ pub fn base_ref(stat: &BaseStat, path: &Path) -> ContentRef {
 }
 
 impl Overlay {
-    /// The bytes that an inode had, if they are those that it has now, or those of the base file at `path` or where the inode
-    /// came from.
-    pub fn find_content(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<Found<'_>>> {
-        let record = load_record(&self.store, self.timeline, ino).map_err(failed)?;
+    fn locate(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<(u64, Located)>> {
         if content == ContentRef::default() {
             // A file that was born here and is still empty.
-            return Ok(Some(Found { size: 0, reader: Reader::Empty }));
+            return Ok(Some((0, Located::Empty)));
         }
+        let record = load_record(&self.store, self.timeline, ino).map_err(failed)?;
         if content.version != VersionId::BASE {
             let now = |r: &InodeRecord| r.content == Content::Version { id: content.version, stamp: content.stamp };
-            return match record.filter(now) {
-                Some(record) => {
-                    Ok(Some(Found { size: record.attr.size, reader: Reader::of_record(self, ino, &record)? }))
-                }
-                None => Ok(None),
-            };
+            return Ok(record.filter(now).map(|r| (r.attr.size, Located::Log(Box::new(r)))));
         }
         let origin = record.and_then(|r| r.origin).map(|o| o.path);
         for path in origin.iter().chain([path]) {
@@ -413,10 +429,27 @@ impl Overlay {
                 && stat.attr.kind == Kind::File
                 && base_ref(&stat, path) == content
             {
-                return Ok(Some(Found { size: stat.attr.size, reader: Reader::Base(self.base.open(path)?) }));
+                return Ok(Some((stat.attr.size, Located::Base(path.clone()))));
             }
         }
         Ok(None)
+    }
+
+    /// The bytes that an inode had, if they are those that it has now, or those of the base file at `path` or where the inode
+    /// came from.
+    pub fn find_content(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<Found<'_>>> {
+        let Some((size, place)) = self.locate(ino, content, path)? else { return Ok(None) };
+        let reader = match place {
+            Located::Empty => Reader::Empty,
+            Located::Base(path) => Reader::Base(self.base.open(&path)?),
+            Located::Log(record) => Reader::of_record(self, ino, &record)?,
+        };
+        Ok(Some(Found { size, reader }))
+    }
+
+    /// The size of the bytes that [`Overlay::find_content`] would find.
+    pub fn find_size(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<u64>> {
+        Ok(self.locate(ino, content, path)?.map(|(size, _)| size))
     }
 
     /// The largest size that is known of a file: what it has now, or had in the base. `None` when it is gone.

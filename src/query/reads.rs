@@ -3,7 +3,6 @@
 //! The promise of the record carries over: a read-set is never smaller than what was read. Where a size is not known any
 //! more, a range to the end stays open up to the largest size a file can have.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use rustc_hash::FxHashMap;
@@ -35,13 +34,28 @@ struct Seen {
 
 type File = (Ino, ContentRef);
 
+/// Who saw which file where.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    actor: ActorId,
+    path: Path,
+    file: File,
+}
+
+impl Key {
+    fn order(&self) -> (ActorId, &Path, Ino, u64, u64) {
+        let (ino, content) = self.file;
+        (self.actor, &self.path, ino, content.version.0, content.stamp)
+    }
+}
+
 /// Sends one row for each process, path, content and way of knowing; by process, then by path.
 ///
 /// What a process was observed to read of some bytes is not repeated as inferred.
 pub fn reads(store: &Store, filter: &ReadsFilter, contents: &dyn Contents, sink: Sink<'_, ReadRow>) -> Result<()> {
     let glob = filter.path.as_deref().map(PathGlob::new).transpose()?;
     let mut names = Names::new(store);
-    let mut seen: FxHashMap<(ActorId, Path), FxHashMap<File, Seen>> = FxHashMap::default();
+    let mut seen: FxHashMap<Key, Seen> = FxHashMap::default();
     // How far into each file anything ever reached: no file was longer, unless its base file is.
     let mut reached: FxHashMap<Ino, u64> = FxHashMap::default();
     each_event(store, Seq(0), &mut |event| {
@@ -60,8 +74,8 @@ pub fn reads(store: &Store, filter: &ReadsFilter, contents: &dyn Contents, sink:
         if !counts || (filter.pid.is_some() && filter.pid != Some(names.get(event.actor)?.0)) {
             return Ok(ControlFlow::Continue(()));
         }
-        let file = (note.ino, seen_content(note));
-        let entry = seen.entry((event.actor, note.path.clone())).or_default().entry(file).or_default();
+        let key = Key { actor: event.actor, path: note.path.clone(), file: (note.ino, seen_content(note)) };
+        let entry = seen.entry(key).or_default();
         let set = match note.known {
             Known::Observed => &mut entry.observed,
             Known::Inferred => &mut entry.inferred,
@@ -73,49 +87,44 @@ pub fn reads(store: &Store, filter: &ReadsFilter, contents: &dyn Contents, sink:
     })?;
     let reached = |ino| reached.get(&ino).copied().unwrap_or_default();
     let mut observed: FxHashMap<(ActorId, File), RangeSet> = FxHashMap::default();
-    let mut ordered: BTreeMap<(ActorId, Path), Vec<(File, Seen)>> = BTreeMap::new();
-    for ((actor, path), files) in seen {
-        for (file, seen) in &files {
-            let all = observed.entry((actor, *file)).or_default();
-            for range in seen.observed.as_slice() {
-                all.insert(*range);
-            }
+    for (key, seen) in seen.iter().filter(|(_, seen)| !seen.observed.is_empty()) {
+        let all = observed.entry((key.actor, key.file)).or_default();
+        for range in seen.observed.as_slice() {
+            all.insert(*range);
         }
-        let mut files: Vec<_> = files.into_iter().collect();
-        files.sort_by_key(|((ino, content), _)| (*ino, content.version, content.stamp));
-        ordered.insert((actor, path), files);
     }
-    for ((actor, path), files) in ordered {
+    let mut ordered: Vec<(Key, Seen)> = seen.into_iter().collect();
+    ordered.sort_unstable_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
+    for (Key { actor, path, file }, seen) in ordered {
         let (pid, comm) = names.get(actor)?.clone();
-        for ((ino, content), seen) in files {
-            let end = match contents.size(ino, content, &path) {
-                Some(Size::Exact(size)) => End::Exact(size),
-                Some(Size::Now(size)) => End::Open(size.max(reached(ino))),
-                None if ino.is_allocated() => End::Open(reached(ino)),
-                None => End::Open(UNKNOWN_END),
+        let (ino, content) = file;
+        let end = match contents.size(ino, content, &path) {
+            Some(Size::Exact(size)) => End::Exact(size),
+            Some(Size::Now(size)) => End::Open(size.max(reached(ino))),
+            None if ino.is_allocated() => End::Open(reached(ino)),
+            None => End::Open(UNKNOWN_END),
+        };
+        let known = observed.get(&(actor, file)).map_or(&[][..], RangeSet::as_slice);
+        let inferred = without(seen.inferred.as_slice(), known);
+        let hash = std::cell::LazyCell::new(|| contents.hash(ino, content, &path));
+        for (known, ranges) in [(Known::Observed, seen.observed.as_slice()), (Known::Inferred, &inferred)] {
+            if ranges.is_empty() {
+                continue;
+            }
+            let (path, path_hex) = text(path.as_bytes());
+            let row = ReadRow {
+                actor: actor.0,
+                pid,
+                comm: comm.clone(),
+                ino: ino.0,
+                path,
+                path_hex,
+                ranges: ranges.iter().filter_map(|r| end.clip(*r)).collect(),
+                known: known.name().to_owned(),
+                content: hash.map(|h| format!("blake3:{}", hex(&h))),
             };
-            let known = observed.get(&(actor, (ino, content))).cloned().unwrap_or_default();
-            let inferred = without(seen.inferred.as_slice(), known.as_slice());
-            let hash = std::cell::LazyCell::new(|| contents.hash(ino, content, &path));
-            for (known, ranges) in [(Known::Observed, seen.observed.as_slice()), (Known::Inferred, &inferred)] {
-                if ranges.is_empty() {
-                    continue;
-                }
-                let (path, path_hex) = text(path.as_bytes());
-                let row = ReadRow {
-                    actor: actor.0,
-                    pid,
-                    comm: comm.clone(),
-                    ino: ino.0,
-                    path,
-                    path_hex,
-                    ranges: ranges.iter().filter_map(|r| end.clip(*r)).collect(),
-                    known: known.name().to_owned(),
-                    content: hash.map(|h| format!("blake3:{}", hex(&h))),
-                };
-                if sink(row).is_break() {
-                    return Ok(());
-                }
+            if sink(row).is_break() {
+                return Ok(());
             }
         }
     }
@@ -183,6 +192,73 @@ mod tests {
         ] {
             assert_eq!(without(&ranges(from), &ranges(taken)), ranges(left), "{from:?} - {taken:?}");
         }
+    }
+
+    /// Sizes and hashes as a test gives them.
+    struct Sizes(FxHashMap<ContentRef, Size>);
+
+    impl Contents for Sizes {
+        fn hash(&self, _ino: Ino, content: ContentRef, _path: &Path) -> Option<[u8; 32]> {
+            matches!(self.0.get(&content), Some(Size::Exact(_))).then_some([7; 32])
+        }
+
+        fn size(&self, _ino: Ino, content: ContentRef, _path: &Path) -> Option<Size> {
+            self.0.get(&content).copied()
+        }
+    }
+
+    #[test]
+    fn one_row_for_each_process_content_and_way_of_knowing() {
+        use crate::record::{Observation, Record};
+        use crate::store::{Data, format, mem::MemKv};
+        use crate::types::{Epoch, Errno, Note, Op, Time};
+        let dir = tempfile::tempdir().unwrap();
+        let owner = format::Owner { repo: "/r".into(), root_ino: 1, root_born: None };
+        let format = format::Format::create_or_load(dir.path(), &owner).unwrap();
+        let data = Data::open(&dir.path().join("data")).unwrap();
+        let kv = std::sync::Arc::new(MemKv::new());
+        let store = std::sync::Arc::new(Store::from_parts(dir.path(), kv, data, format).unwrap());
+        let record = Record::open(store.clone()).unwrap();
+        let (now, gone) =
+            (ContentRef { stamp: 1, ..ContentRef::default() }, ContentRef { stamp: 2, ..ContentRef::default() });
+        let note = |op, known, ino, path: &str, content, range| {
+            let note = Note::new(op, Ino(ino), Path::new(path.as_bytes())).with_range(range);
+            Note { known, before: content, after: content, ..note }
+        };
+        let whole = Range::new(0, Range::TO_END);
+        let (seen, maybe) = (Known::Observed, Known::Inferred);
+        for (actor, note) in [
+            (1, note(Op::Open, maybe, 5, "a", now, whole)),
+            (1, note(Op::Read, seen, 5, "a", now, Range::new(0, 10))),
+            (1, note(Op::Read, seen, 5, "a", now, Range::new(10, 10))),
+            (2, note(Op::Open, maybe, 5, "a", gone, whole)),
+            (2, note(Op::Read, seen, 6, "b", now, whole).with_errno(Errno::EIO)),
+            (2, note(Op::Write, seen, 5, "a", gone, Range::new(100, 50))),
+        ] {
+            let observation = Observation { time: Time::default(), epoch: Epoch(1), actor: ActorId(actor), note };
+            record.append(&[observation], crate::store::Sync::No).unwrap();
+        }
+        let contents = Sizes([(now, Size::Exact(40)), (gone, Size::Now(3))].into_iter().collect());
+        let mut rows = Vec::new();
+        let all = ReadsFilter::default();
+        reads(&store, &all, &contents, &mut |row| {
+            rows.push((row.actor, row.path, row.known, row.ranges, row.content.is_some()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let row = |actor, known: &str, ranges: &[(u64, u64)], hash| {
+            (actor, "a".to_owned(), known.to_owned(), ranges.to_vec(), hash)
+        };
+        assert_eq!(
+            rows,
+            [
+                row(1, "observed", &[(0, 20)], true),
+                // What was observed is not repeated; the end is that of these very bytes.
+                row(1, "inferred", &[(20, 20)], true),
+                // The bytes are gone: as far as anything ever reached into the file.
+                row(2, "inferred", &[(0, 150)], false),
+            ]
+        );
     }
 
     #[test]

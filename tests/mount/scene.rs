@@ -8,10 +8,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::{self, both, is_mounted, regentfs, scratch};
+
+/// How long a command in a mount may take.
+const HANGS: Duration = Duration::from_secs(60);
 
 /// A base, a store and perhaps a mount; unmounted when dropped.
 pub struct Scene {
@@ -140,6 +144,29 @@ impl Scene {
         for arguments in [&["fsck"][..], &["fsck", "--log"]] {
             common::assert_ok(&self.run(arguments), &arguments.join(" "));
         }
+    }
+
+    /// What the daemon said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.store.join("daemon.log")).unwrap_or_default()).into_owned()
+    }
+
+    /// Runs a command that works in the mount. Should it not end, the daemon is killed: that alone frees processes which wait
+    /// for it.
+    pub fn run_guarded(&self, mut command: Command, what: &str) -> Output {
+        let daemon = rustix::process::Pid::from_raw(self.daemon()).expect("a positive pid");
+        let (done, ended) = std::sync::mpsc::channel::<()>();
+        let guard = std::thread::spawn(move || {
+            let late = ended.recv_timeout(HANGS) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+            if late {
+                let _ = rustix::process::kill_process(daemon, rustix::process::Signal::KILL);
+            }
+            late
+        });
+        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{what}: {e}"));
+        drop(done);
+        assert!(!guard.join().expect("the guard"), "{what}: not done after {HANGS:?}\n{}", both(&output));
+        output
     }
 
     pub fn daemon(&self) -> i32 {
