@@ -165,6 +165,13 @@ impl Actors {
         self.shared.known(tid)
     }
 
+    /// As [`Actors::resolve`] for who closes a descriptor, with the result to `then`: at once where that is safe, otherwise from
+    /// the background thread. In the middle of an execve, which closes descriptors, a process can hardly be looked at, and must
+    /// not be waited for.
+    pub fn resolve_closing(&self, tid: u32, then: impl FnOnce(ActorId) + Send + 'static) {
+        self.shared.resolve_closing(tid, Box::new(then));
+    }
+
     /// The process `pid`, of which a fork event says that `parent` made it, even if it is gone by now.
     pub fn resolve_child(&self, pid: u32, parent: ActorId) -> ActorId {
         self.shared.resolve_child(pid, parent)

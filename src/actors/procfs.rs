@@ -1,7 +1,8 @@
 //! What `/proc` says about a process: hand-written parsers of exactly the fields that an actor needs.
 //!
-//! Only reads; knows nothing of caches or events. [`Proc::stat`] and [`Proc::status`] take no lock of the process;
-//! [`Proc::cmdline`] takes its `mmap_lock`, so it may wait for a page fault of that process.
+//! Only reads; knows nothing of caches or events. [`Proc::status`] takes no lock of the process. [`Proc::stat`] and
+//! [`Proc::link`] take its `exec_update_lock` (since Linux 6.18), so they may wait for an execve that is closing descriptors;
+//! [`Proc::cmdline`] takes its `mmap_lock` as well, so it may wait for a page fault of that process.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -54,7 +55,10 @@ impl ImageMark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     pub tgid: u32,
+    pub ppid: u32,
     pub euid: u32,
+    /// It has memory: it is neither a kernel thread nor past the first half of its exit.
+    pub has_memory: bool,
 }
 
 /// A command line as execve got it, or as the process rewrote it.
@@ -85,7 +89,10 @@ impl Proc {
 
     pub fn status(&self, pid: u32) -> Option<Status> {
         let mut buffer = [0u8; 1024];
-        parse_status(self.read(pid, "status", &mut buffer)?)
+        let read = self.read(pid, "status", &mut buffer)?;
+        // A long list of groups may have cut the lines about memory off.
+        let cut = read.len() == 1024;
+        parse_status(read).map(|status| Status { has_memory: status.has_memory || cut, ..status })
     }
 
     /// `None` when it cannot be read; without arguments for a kernel thread, a zombie, or in the middle of an execve.
@@ -178,20 +185,22 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
 }
 
 fn parse_status(bytes: &[u8]) -> Option<Status> {
-    let (mut tgid, mut euid) = (None, None);
+    let (mut tgid, mut ppid, mut euid, mut has_memory) = (None, None, None, false);
     for line in bytes.split(|&b| b == b'\n') {
         let mut words = line.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
         match words.next() {
             // The kernel escapes a newline in the name, so no line below can be forged by one.
             Some(b"Tgid:") => tgid = number(words.next()?),
-            Some(b"Uid:") => {
-                euid = number(words.nth(1)?);
+            Some(b"PPid:") => ppid = number(words.next()?),
+            Some(b"Uid:") => euid = number(words.nth(1)?),
+            Some(b"VmPeak:") => {
+                has_memory = true;
                 break;
             }
             _ => {}
         }
     }
-    Some(Status { tgid: tgid?, euid: euid? })
+    Some(Status { tgid: tgid?, ppid: ppid?, euid: euid?, has_memory })
 }
 
 fn parse_cmdline(bytes: &[u8], cut: bool) -> Cmdline {
@@ -240,7 +249,10 @@ mod tests {
         let text =
             b"Name:\tUid:\\nTgid: 9\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t77\nNgid:\t0\nPid:\t78\nPPid:\t5\n\
                      TracerPid:\t0\nUid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\n";
-        assert_eq!(parse_status(text), Some(Status { tgid: 77, euid: 1001 }));
+        let status = Status { tgid: 77, ppid: 5, euid: 1001, has_memory: false };
+        assert_eq!(parse_status(text), Some(status));
+        let text = [&text[..], b"Groups:\t1 2\nVmPeak:\t   10 kB\nVmSize:\t 10 kB\n"].concat();
+        assert_eq!(parse_status(&text), Some(Status { has_memory: true, ..status }));
     }
 
     #[test]

@@ -165,9 +165,14 @@ impl Watcher {
             ProcEvent::Fork { at_monotonic_ns, parent_tgid, child_tid, child_tgid } => {
                 // What the cache has under this number may be the thread that had it before.
                 shared.tids.remove(child_tid);
+                // A child that was gone before it could be read counts too: its own children have what it had.
+                let unread = |pid: u32| {
+                    let entry = shared.table.lock().by_pid(pid);
+                    entry.filter(|entry| entry.start == 0 && !entry.departed.load(Ordering::Relaxed))
+                };
                 if child_tid == child_tgid
                     && parent_tgid != shared.own
-                    && let Some(parent) = known(parent_tgid)
+                    && let Some(parent) = known(parent_tgid).or_else(|| unread(parent_tgid))
                 {
                     shared.sink.forked(parent.id, child_tgid, at_monotonic_ns);
                 }
@@ -196,7 +201,8 @@ impl Watcher {
         }
         let Some(entry) = shared.table.lock().by_pid(pid) else { return };
         if entry.is_ended() {
-            // It was gone before it could be read; at least its end is known now.
+            // It was gone before it could be read; at least its end is known now, and that its pid is free.
+            entry.departed.store(true, Ordering::Relaxed);
             let mut state = entry.state.lock();
             if entry.start == 0 && state.actor.exit == Some(Exit::Unknown) && state.status.replace(status).is_none() {
                 state.actor.exit = Some(Exit::from_status(status));
@@ -247,6 +253,10 @@ impl Watcher {
 
     /// What was asked for, and what is due.
     fn work(&mut self, shared: &Shared) {
+        let closing = std::mem::take(&mut *shared.closing.lock());
+        for process in closing {
+            shared.resolve_closed(process);
+        }
         let pending = std::mem::take(&mut *shared.pending.lock());
         for entry in pending {
             self.look(shared, entry, RETRIES);

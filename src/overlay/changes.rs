@@ -379,7 +379,7 @@ impl<'a> Reader<'a> {
             target: None,
             xattrs: None,
         };
-        Ok(Reader::Log(overlay, Box::new(Inode::new(ino, record.kind, state))))
+        Ok(Reader::Log(overlay, Box::new(Inode::new(ino, record.attr.kind, state))))
     }
 
     /// Reads at `offset`; fewer bytes only at the end.
