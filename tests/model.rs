@@ -14,7 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use model::dir::Dir;
-use model::layer::{Layer, Log};
+use model::layer::Layer;
+use model::log::Log;
 use model::run::{Plan, run};
 use regentfs::store::mem::MemKv;
 

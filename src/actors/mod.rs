@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use crate::types::{ActorId, Time};
+pub use resolve::Closing;
 use resolve::Shared;
 
 /// How much may be read about a process while its request waits.
@@ -159,17 +160,15 @@ impl Actors {
         self.shared.resolve(tid, depth)
     }
 
-    /// The process of a thread if that is known without a look at `/proc`: for requests that the thread may make inside execve, when
-    /// `/proc` answers nobody.
-    pub fn known(&self, tid: u32) -> Option<ActorId> {
-        self.shared.known(tid)
+    /// As [`Actors::resolve`] for a thread that closes a descriptor, which may be in the middle of an execve: then it must have
+    /// its answer before `/proc` answers anybody, and what is needed to resolve it afterwards comes as the error.
+    pub fn closing(&self, tid: u32) -> Result<ActorId, Closing> {
+        self.shared.closing(tid)
     }
 
-    /// As [`Actors::resolve`] for who closes a descriptor, with the result to `then`: at once where that is safe, otherwise from
-    /// the background thread. In the middle of an execve, which closes descriptors, a process can hardly be looked at, and must
-    /// not be waited for.
-    pub fn resolve_closing(&self, tid: u32, then: impl FnOnce(ActorId) + Send + 'static) {
-        self.shared.resolve_closing(tid, Box::new(then));
+    /// The process that was closing a descriptor, even if it is gone by now. May wait for its execve.
+    pub fn resolve_closed(&self, closing: Closing) -> ActorId {
+        self.shared.resolve_closed(closing)
     }
 
     /// The process `pid`, of which a fork event says that `parent` made it, even if it is gone by now.

@@ -30,7 +30,6 @@ pub struct Shared {
     pub(super) wake: OwnedFd,
     /// Processes that the background thread is to look at.
     pub(super) pending: Mutex<Vec<Arc<Entry>>>,
-    pub(super) closing: Mutex<Vec<Closing>>,
     /// The connector reports forks and execs.
     pub(super) live: AtomicBool,
     pub(super) stopping: AtomicBool,
@@ -56,13 +55,13 @@ pub struct Fence {
     pub thread: Option<std::thread::ThreadId>,
 }
 
-/// A process that closes a descriptor, to be resolved when it has its answer.
+/// A process that closes a descriptor and may be in the middle of an execve.
+#[derive(Debug)]
 pub struct Closing {
     pid: u32,
     ppid: u32,
     /// Opened before the answer: whatever has the pid later, this is who it was.
     pidfd: Option<OwnedFd>,
-    then: Box<dyn FnOnce(ActorId) + Send>,
 }
 
 /// A process as it was read, not yet in the table.
@@ -109,7 +108,6 @@ impl Shared {
             epoll,
             wake,
             pending: Mutex::new(Vec::new()),
-            closing: Mutex::new(Vec::new()),
             live: AtomicBool::new(watcher.has_connector()),
             stopping: AtomicBool::new(false),
             fence: Mutex::new(Fence::default()),
@@ -149,8 +147,8 @@ impl Shared {
         }
     }
 
-    /// See [`super::Actors::known`].
-    pub(super) fn known(&self, tid: u32) -> Option<ActorId> {
+    /// The process of a thread if that is known without a look at `/proc`.
+    fn known(&self, tid: u32) -> Option<ActorId> {
         match self.tids.hit(tid, clock::now().as_nanos(), self.is_live()) {
             Hit::Known(id) => Some(id),
             Hit::Stale(entry) => Some(entry.id),
@@ -186,49 +184,32 @@ impl Shared {
         entry.id
     }
 
-    pub(super) fn resolve_closing(&self, tid: u32, then: Box<dyn FnOnce(ActorId) + Send>) {
-        if tid == 0 {
-            return;
-        }
-        let now = clock::now().as_nanos();
-        match self.tids.hit(tid, now, true) {
-            Hit::Known(id) => return then(id),
-            // Without a pidfd only /proc/PID/stat could tell.
-            Hit::Unsure(entry)
-                if entry.watched.load(Ordering::Relaxed)
-                    && self.is_alive(&entry)
-                    && (entry.pid == tid || self.proc.is_thread(entry.pid, tid)) =>
-            {
-                self.tids.put(tid, &entry, now);
-                entry.touch(now);
-                return then(entry.id);
-            }
-            Hit::Stale(_) | Hit::Unsure(_) | Hit::Unknown => {}
+    /// See [`super::Actors::closing`].
+    pub(super) fn closing(&self, tid: u32) -> Result<ActorId, Closing> {
+        if let Some(known) = self.known(tid) {
+            return Ok(known);
         }
         match self.proc.status(tid) {
-            // An execve closes descriptors while it holds the lock that /proc/PID/stat takes: it has to have its answer first.
             Some(status) if status.has_memory => {
                 let (pid, pidfd) = self.leader(tid);
-                self.closing.lock().push(Closing { pid, ppid: status.ppid, pidfd, then });
-                self.wake();
+                Err(Closing { pid, ppid: status.ppid, pidfd })
             }
-            // At its end, and gone as soon as it has its answer.
-            Some(_) | None => then(self.resolve(tid, Depth::Minimal)),
+            // At its end, so not in an execve; and gone as soon as it has its answer.
+            Some(_) | None => Ok(self.resolve(tid, Depth::Minimal)),
         }
     }
 
-    /// The second half of [`Shared::resolve_closing`], in the background.
-    pub(super) fn resolve_closed(&self, closing: Closing) {
-        let Closing { pid, ppid, pidfd, then } = closing;
+    pub(super) fn resolve_closed(&self, closing: Closing) -> ActorId {
+        let Closing { pid, ppid, pidfd } = closing;
         let mut observed = self.observe_with(pid, pidfd, Depth::Minimal);
         let exited = observed.pidfd.as_ref().is_none_or(pidfd::exited);
         if exited && observed.stat.as_ref().is_some_and(|stat| !stat.is_dead()) {
             // Somebody else's pid by now.
             observed.stat = None;
         }
-        let parent = self.parent(ppid, observed.start(), Depth::Minimal);
-        let entry = self.admit(observed, parent.as_ref(), Depth::Minimal);
-        then(entry.id);
+        let start = observed.stat.as_ref().map_or(u64::MAX, |stat| stat.start);
+        let parent = self.parent(ppid, start, Depth::Minimal);
+        self.admit(observed, parent.as_ref(), Depth::Minimal).id
     }
 
     pub(super) fn resolve_child(&self, pid: u32, parent: ActorId) -> ActorId {

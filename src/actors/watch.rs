@@ -253,10 +253,6 @@ impl Watcher {
 
     /// What was asked for, and what is due.
     fn work(&mut self, shared: &Shared) {
-        let closing = std::mem::take(&mut *shared.closing.lock());
-        for process in closing {
-            shared.resolve_closed(process);
-        }
         let pending = std::mem::take(&mut *shared.pending.lock());
         for entry in pending {
             self.look(shared, entry, RETRIES);

@@ -118,9 +118,21 @@ fn directory(path: &Path) -> Result<PathBuf> {
     Ok(found)
 }
 
+/// Where a path really is, as far as it exists: symbolic links resolved, what is not there yet appended.
+fn really(path: &Path) -> PathBuf {
+    let mut missing = Vec::new();
+    for ancestor in path.ancestors() {
+        if let Ok(found) = ancestor.canonicalize() {
+            return missing.iter().rev().fold(found, |at, name| at.join(name));
+        }
+        missing.extend(ancestor.file_name());
+    }
+    path.to_owned()
+}
+
 /// Refuses places that would put one thing inside another.
 fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
-    let (root, store) = (&repo.root, &repo.store);
+    let (root, store) = (&repo.root, &really(&repo.store));
     if store.starts_with(root) || store.starts_with(mountpoint) {
         bail!("the store {} is inside the mount: give a directory outside with --store", store.display());
     }
@@ -199,6 +211,8 @@ fn spawn_daemon(mounting: &Mounting, record: Record) -> Result<()> {
         .arg(&mounting.mountpoint)
         .arg("--record")
         .arg(Mode::from(record).name())
+        // Queries run in threads of their own; glibc would keep an arena for each.
+        .env("MALLOC_ARENA_MAX", "2")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -61,6 +61,15 @@ pub fn start(dir: &Path, served: Served) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Waits; whether the client went away meanwhile.
+fn hung_up(stream: &UnixStream, wait: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    matches!(poll(&mut polled, Some(&timeout)), Ok(1..)) && polled.iter().any(|p| p.revents().intersects(gone))
+}
+
 /// Whether the peer is the daemon's user or root.
 fn is_allowed(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream)
@@ -77,7 +86,7 @@ impl Served {
         BufReader::new(stream).take(MAX_REQUEST).read_until(b'\n', &mut line)?;
         let mut out = BufWriter::with_capacity(64 << 10, stream);
         let answer = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => self.answer(&request, &mut out),
+            Ok(request) => self.answer(&request, stream, &mut out),
             Err(e) => {
                 Err(Failure::new(format!("a request that this daemon does not understand ({e}): do versions differ?")))
             }
@@ -95,7 +104,7 @@ impl Served {
         Ok(())
     }
 
-    fn answer(&self, request: &Request, out: &mut impl Write) -> Result<Done, Failure> {
+    fn answer(&self, request: &Request, stream: &UnixStream, out: &mut impl Write) -> Result<Done, Failure> {
         let mut sink = |row: Row| match send(out, &Response::Row(row)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -125,10 +134,9 @@ impl Served {
                         flow
                     })?;
                     filter.from_seq = done.next_seq.unwrap_or(filter.from_seq);
-                    if gone || out.flush().is_err() || self.engine.is_stopped() {
+                    if gone || out.flush().is_err() || self.engine.is_stopped() || hung_up(stream, FOLLOW) {
                         return Ok(Done::default());
                     }
-                    std::thread::sleep(FOLLOW);
                 }
             }
             Request::Diff(_) | Request::Ps(_) | Request::Events { .. } | Request::Reads(_) => {

@@ -93,6 +93,17 @@ impl Handles {
             }
         }
         if handle.readable {
+            // First into the list of the closed: a fork event in between must find it in one of the two.
+            {
+                let mut closed = self.closed.lock();
+                while closed
+                    .front()
+                    .is_some_and(|c| closed.len() >= GRACE_MOST || now_ns.saturating_sub(c.closed_ns) > GRACE_NS)
+                {
+                    closed.pop_front();
+                }
+                closed.push_back(Closed { handle: handle.clone(), closed_ns: now_ns });
+            }
             let holders = handle.holders.lock().clone();
             for actor in holders {
                 let mut actors = shard(&self.by_actor, actor.0).lock();
@@ -103,14 +114,6 @@ impl Handles {
                     }
                 }
             }
-            let mut closed = self.closed.lock();
-            while closed
-                .front()
-                .is_some_and(|c| closed.len() >= GRACE_MOST || now_ns.saturating_sub(c.closed_ns) > GRACE_NS)
-            {
-                closed.pop_front();
-            }
-            closed.push_back(Closed { handle: handle.clone(), closed_ns: now_ns });
         }
         Some(handle)
     }

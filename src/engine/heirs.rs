@@ -7,24 +7,24 @@ use std::time::Duration;
 use crossbeam::channel::{Sender, unbounded};
 
 use super::{Engine, Handle};
-use crate::actors::Depth;
+use crate::actors::Closing;
 
 /// How long a query waits for a process that does not answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Threads whose process is not known yet.
+/// Processes that are not known yet.
 #[derive(Default)]
 pub(crate) struct Heirs {
-    send: OnceLock<Sender<(u32, Arc<Handle>)>>,
+    send: OnceLock<Sender<(Closing, Arc<Handle>)>>,
     waiting: AtomicU64,
 }
 
 impl Heirs {
-    pub fn later(&self, tid: u32, handle: Arc<Handle>) {
+    pub fn later(&self, closing: Closing, handle: Arc<Handle>) {
         if let Some(send) = self.send.get() {
             self.waiting.fetch_add(1, Ordering::AcqRel);
-            if send.send((tid, handle)).is_err() {
+            if send.send((closing, handle)).is_err() {
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
             }
         }
@@ -42,13 +42,13 @@ impl Heirs {
 
 /// Starts the thread; it ends with the engine.
 pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
-    let (send, receive) = unbounded::<(u32, Arc<Handle>)>();
+    let (send, receive) = unbounded::<(Closing, Arc<Handle>)>();
     let weak = Arc::downgrade(engine);
     std::thread::Builder::new().name("heirs".into()).spawn(move || {
-        for (tid, handle) in receive {
+        for (closing, handle) in receive {
             let Some(engine) = weak.upgrade() else { return };
             if let Some(actors) = engine.who.get() {
-                let actor = actors.resolve(tid, Depth::Minimal);
+                let actor = actors.resolve_closed(closing);
                 if actor != handle.opener {
                     engine.inherit(&handle, actor);
                 }

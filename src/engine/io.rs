@@ -49,7 +49,8 @@ impl Engine {
             self.inherit(&handle, actor);
         }
         let who = if actor == ActorId::KERNEL { handle.opener } else { actor };
-        if !handle.whole {
+        // What counts as read whole does so in the state that it was opened in.
+        if !handle.whole || read.content != handle.content {
             let known = if actor == ActorId::KERNEL { Known::Inferred } else { Known::Observed };
             self.saw(&handle, who, known, read.content, range);
         }
@@ -62,7 +63,7 @@ impl Engine {
     /// Bytes came into the page cache: every other holder of the open file can read them unseen.
     fn shown_to_others(&self, by: &Arc<Handle>, who: ActorId, content: ContentRef, range: Range) {
         for holder in by.holders.lock().clone() {
-            if holder != who && !by.whole {
+            if holder != who && !(by.whole && by.content == content) {
                 self.saw(by, holder, Known::Inferred, content, range);
             }
         }

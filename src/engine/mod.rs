@@ -71,8 +71,6 @@ pub struct Engine {
     actors: Mutex<Option<Arc<Actors>>>,
     /// The same as in `actors`, for the hot path.
     who: std::sync::OnceLock<Arc<Actors>>,
-    /// Itself, for what is done later.
-    me: std::sync::Weak<Engine>,
     pub(crate) gate: gate::Gate,
     pub(crate) handles: handles::Handles,
     pub(crate) dir_handles: handles::DirHandles,
@@ -108,8 +106,7 @@ impl Engine {
                 Some(hasher::Hasher::start(&overlay).map_err(StoreError::io("start", "a thread"))?)
             }
         };
-        let engine = Arc::new_cyclic(|me| Engine {
-            me: me.clone(),
+        let engine = Arc::new(Engine {
             overlay,
             mode: config.mode,
             record,

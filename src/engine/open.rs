@@ -67,7 +67,8 @@ impl Engine {
         let small = size <= SMALL;
         let caching = match self.mode {
             Mode::Exact => Caching::Direct,
-            Mode::Auto | Mode::Off if small && !writable => Caching::Keep,
+            // A base that others can change: what is cached may be old.
+            Mode::Auto | Mode::Off if small && !writable && !self.overlay.live_base => Caching::Keep,
             Mode::Auto | Mode::Off => Caching::Cold,
         };
         let whole = caching == Caching::Keep;
@@ -131,15 +132,15 @@ impl Engine {
 
     /// A descriptor was closed, by a process that may have inherited it. Only asked for where forks are not seen.
     ///
-    /// Never looks at /proc: execve closes descriptors while it holds the lock that /proc takes (`exec_update_lock`), and waits for
+    /// Never looks at what /proc has under a lock: execve closes descriptors while it holds the lock that /proc takes (`exec_update_lock`), and waits for
     /// our answer.
     pub fn flush(&self, caller: Caller, handle: HandleId) -> Result<()> {
-        let Some(handle) = self.handles.get(handle).filter(|_| caller.tid != 0) else { return Ok(()) };
+        let Some(handle) = self.handles.get(handle).filter(|h| h.readable && caller.tid != 0) else { return Ok(()) };
         let Some(who) = self.who.get() else { return Ok(()) };
-        match who.known(caller.tid) {
-            Some(actor) if actor == handle.opener => {}
-            Some(actor) => self.inherit(&handle, actor),
-            None => self.heirs.later(caller.tid, handle),
+        match who.closing(caller.tid) {
+            Ok(actor) if actor == handle.opener => {}
+            Ok(actor) => self.inherit(&handle, actor),
+            Err(closing) => self.heirs.later(closing, handle),
         }
         Ok(())
     }

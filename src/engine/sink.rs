@@ -70,14 +70,19 @@ impl Engine {
         if !handle.readable || !self.handles.share(handle, actor) {
             return;
         }
-        let mut note = Note::new(Op::Inherit, handle.inode.ino, self.overlay.path(&handle.inode));
-        note.known = Known::Inferred;
-        note.handle = handle.id;
-        note.before = handle.inode.content();
-        note.after = note.before;
-        note.ranges.push(Range::new(0, Range::TO_END));
-        if let Err(errno) = self.observe(actor, note) {
-            tracing::error!(%errno, "an inherited file could not be recorded");
+        let path = self.overlay.path(&handle.inode);
+        let now = handle.inode.content();
+        // This may come a while after the actor's first look: what there was to see at the open counts as well.
+        for content in [Some(now), Some(handle.content).filter(|&then| then != now)].into_iter().flatten() {
+            let mut note = Note::new(Op::Inherit, handle.inode.ino, path.clone());
+            note.known = Known::Inferred;
+            note.handle = handle.id;
+            note.before = content;
+            note.after = content;
+            note.ranges.push(Range::new(0, Range::TO_END));
+            if let Err(errno) = self.observe(actor, note) {
+                tracing::error!(%errno, "an inherited file could not be recorded");
+            }
         }
     }
 }

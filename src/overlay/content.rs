@@ -57,6 +57,17 @@ impl Overlay {
         Ok(file)
     }
 
+    /// Bytes of a base file that changed since a part of it was copied must not be mixed with that part.
+    fn unchanged(&self, file: &File, origin: &Origin) -> Result<()> {
+        let stat = rustix::fs::fstat(file)?;
+        let mtime = (stat.st_mtime as i64, stat.st_mtime_nsec as u32);
+        if stat.st_size as u64 == origin.print.size && mtime == (origin.print.mtime.secs, origin.print.mtime.nanos) {
+            return Ok(());
+        }
+        tracing::error!(path = %origin.path, "the base file was changed behind the mount after a part of it was copied");
+        Err(Errno::EIO)
+    }
+
     /// Reads into `out` at `offset`; returns the bytes read, fewer only at the end of the file.
     pub(crate) fn read_state(&self, inode: &Inode, state: &State, offset: u64, out: &mut [u8]) -> Result<usize> {
         let left = state.attr.size.saturating_sub(offset);
@@ -118,6 +129,7 @@ impl Overlay {
             (Parent::Base, _) => {
                 let origin = state.origin.as_deref().ok_or(Errno::EIO)?;
                 let file = self.base_file(inode, origin)?;
+                self.unchanged(&file, origin)?;
                 let got = read_full(&file, at, piece).map_err(|e| Errno::from_io(&e))?;
                 piece[got..].fill(0);
                 Ok(())
@@ -199,6 +211,9 @@ impl Overlay {
                 copied += stop - start;
             }
             first_new.get_or_insert(chunk);
+        }
+        if copied > 0 {
+            self.copied.lock().insert(version.id);
         }
         if let Some(first) = first_new {
             // One run covers them all: those in between that were own already stay so.

@@ -77,6 +77,9 @@ pub struct Overlay {
     pub(crate) descriptors: descriptors::Descriptors,
     /// Set when the base may change behind the mount (`--at`): attributes of unchanged files are then asked for each time.
     pub(crate) live_base: bool,
+    /// Versions with bytes copied from the base that may not be on disk yet. They must be there before the log that hides the
+    /// base's bytes behind them is made to survive power loss, for whatever file that is done.
+    pub(crate) copied: Mutex<FxHashSet<VersionId>>,
     /// Takes versions that are to be deleted off the request's path; without it they are deleted at once.
     pub(crate) graves: std::sync::OnceLock<crossbeam::channel::Sender<VersionId>>,
 }
@@ -125,6 +128,7 @@ impl Overlay {
             root,
             descriptors: descriptors::Descriptors::default(),
             live_base,
+            copied: Mutex::default(),
             graves: std::sync::OnceLock::new(),
         })
     }

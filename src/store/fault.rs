@@ -59,6 +59,11 @@ pub fn disarm() -> bool {
     ARMED.lock().take().is_some_and(|a| a.fired)
 }
 
+/// Whether a failpoint is armed.
+pub fn armed() -> bool {
+    ACTIVE.load(Ordering::Acquire)
+}
+
 /// Whether the armed fault has happened.
 pub fn fired() -> bool {
     ARMED.lock().as_ref().is_some_and(|a| a.fired)

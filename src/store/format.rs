@@ -20,6 +20,10 @@ pub const FORMAT: u32 = 1;
 pub const FEATURES: &[&str] = &[];
 pub const FORMAT_FILE: &str = "format.json";
 const LOCK_FILE: &str = "lock";
+/// How long a lock is waited for: a killed process keeps its own until the last of its threads is gone, and a child until
+/// it execs.
+const WAIT: std::time::Duration = std::time::Duration::from_millis(20);
+const WAITS: u32 = 50;
 
 /// The repository a store belongs to: its path, and the identity of the directory that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,14 +167,20 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                let _ = file.read_to_string(&mut pid);
-                return Err(StoreError::Locked { path: dir.to_owned(), pid: pid.trim().to_owned() });
+        let mut waits = 0;
+        while let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            match error {
+                rustix::io::Errno::WOULDBLOCK if waits < WAITS => {
+                    waits += 1;
+                    std::thread::sleep(WAIT);
+                }
+                rustix::io::Errno::WOULDBLOCK => {
+                    let mut pid = String::new();
+                    let _ = file.read_to_string(&mut pid);
+                    return Err(StoreError::Locked { path: dir.to_owned(), pid: pid.trim().to_owned() });
+                }
+                e => return Err(StoreError::io("lock", &path)(e.into())),
             }
-            Err(e) => return Err(StoreError::io("lock", &path)(e.into())),
         }
         let record = || -> std::io::Result<()> {
             file.set_len(0)?;

@@ -236,7 +236,10 @@ impl Store {
     }
 
     fn open_parts(dir: &Path, format: format::Format, lock: format::Lock) -> Result<Store> {
-        let kv: Arc<dyn Kv> = Arc::new(rocks::Rocks::open(&dir.join("log"))?);
+        let mut kv: Arc<dyn Kv> = Arc::new(rocks::Rocks::open(&dir.join("log"))?);
+        if fault::armed() {
+            kv = Arc::new(fault::FaultKv(kv));
+        }
         let data = Data::open(&dir.join("data"))?;
         let mut store = Store::from_parts(dir, kv, data, format)?;
         store._lock = Some(lock);

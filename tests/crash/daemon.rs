@@ -112,6 +112,13 @@ fn shorter(op: &Op, found: &Result<Value, Errno>) -> Option<Op> {
     Some(part)
 }
 
+/// What may have been done of an operation: all of it, or the pages of a write that the kernel asked for first.
+fn parts(op: &Op) -> Vec<Op> {
+    let Op::Write { slot, offset, data } = op else { return vec![op.clone()] };
+    let ends = (1..=data.len()).filter(|&n| n == data.len() || (offset + n as u64).is_multiple_of(4096));
+    ends.map(|n| Op::Write { slot: *slot, offset: *offset, data: data[..n].to_vec() }).collect()
+}
+
 impl Run {
     fn fail(&self, what: &str) -> ! {
         panic!("{:?}: {what}", self.fault);
@@ -135,11 +142,17 @@ impl Run {
         if lines.is_empty() {
             return;
         }
-        let _ = self.plain.apply(op);
-        let otherwise = self.compare.trees(&self.plain.tree(), &found);
-        if !otherwise.is_empty() {
-            self.fail(&format!("neither before {op:?}\n{}\nnor after it\n{}", lines.join("\n"), otherwise.join("\n")));
+        let mut otherwise = Vec::new();
+        for part in parts(op) {
+            let _ = self.plain.apply(&part);
+            let mut with = self.compare.clone();
+            otherwise = with.trees(&self.plain.tree(), &found);
+            if otherwise.is_empty() {
+                self.compare = with;
+                return;
+            }
         }
+        self.fail(&format!("neither before {op:?}\n{}\nnor after it\n{}", lines.join("\n"), otherwise.join("\n")));
     }
 
     /// Takes over new bytes inside the range of an operation that was not answered, if only they differ.

@@ -14,7 +14,8 @@ use regentfs::types::Time;
 use crate::model::base::populate;
 use crate::model::compare::Compare;
 use crate::model::dir::Dir;
-use crate::model::layer::{Layer, Log};
+use crate::model::layer::Layer;
+use crate::model::log::Log;
 use crate::model::system::{How, Make, Mode, Op, Slot, Swap, System, Value};
 
 /// Where the store of a run keeps its log.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use regentfs::base::{Base, DirBase};
+use regentfs::base::DirBase;
 use regentfs::overlay::ops::create::New;
 use regentfs::overlay::ops::io::Write;
 use regentfs::overlay::ops::rename::{Rename, Spot};
@@ -13,25 +13,13 @@ use regentfs::overlay::ops::space::Allocate;
 use regentfs::overlay::ops::xattr::SetXattr;
 use regentfs::overlay::{Ctx, Inode, Overlay};
 use regentfs::record::Record;
+use regentfs::store::Store;
 use regentfs::store::check::{self, Report};
-use regentfs::store::fault::FaultKv;
-use regentfs::store::format::{Format, Owner};
-use regentfs::store::mem::MemKv;
-use regentfs::store::{Data, Kv, Store, StoreError};
 use regentfs::types::{ActorId, Attr, Epoch, Errno, HandleId, Ino, Kind, Known, Op as Did, Range, Time};
 
+use super::log::Log;
 use super::rng::Rng;
 use super::system::{File, How, Make, Mode, Op, Path, Result, Slot, Stat, Swap, System, Tree, Value};
-
-/// Where the log is kept.
-pub enum Log {
-    /// In memory, behind failpoints.
-    Memory(Arc<MemKv>),
-    /// On disk, as the daemon has it.
-    Disk,
-    /// On disk, behind failpoints.
-    FaultyDisk,
-}
 
 /// What is in memory between two starts.
 struct Running {
@@ -64,25 +52,8 @@ impl Layer {
         layer
     }
 
-    fn store(&self) -> Store {
-        let stat = DirBase::open(&self.base).and_then(|base| base.root()).expect("the base's root");
-        let owner = Owner { repo: self.base.clone(), root_ino: stat.attr.ino.0, root_born: stat.born };
-        let kv: Arc<dyn Kv> = match &self.log {
-            Log::Disk => return open_on_disk(&self.dir, &owner),
-            Log::Memory(kv) => kv.clone(),
-            Log::FaultyDisk => {
-                std::fs::create_dir_all(&self.dir).expect("the store's directory");
-                Arc::new(regentfs::store::rocks::Rocks::open(&self.dir.join("log")).expect("open the log"))
-            }
-        };
-        std::fs::create_dir_all(&self.dir).expect("the store's directory");
-        let format = Format::create_or_load(&self.dir, &owner).expect("the format");
-        let data = Data::open(&self.dir.join("data")).expect("the version files");
-        Store::from_parts(&self.dir, Arc::new(FaultKv(kv)), data, format).expect("open the store")
-    }
-
     fn start(&mut self) {
-        let store = Arc::new(self.store());
+        let store = Arc::new(self.log.store(&self.base, &self.dir));
         let base = Arc::new(DirBase::open(&self.base).expect("open the base"));
         let journal = Arc::new(Record::open(store.clone()).expect("open the record"));
         let overlay = Overlay::open(store.clone(), base, journal, false).expect("open the overlay");
@@ -318,7 +289,8 @@ impl Layer {
             let value = self.overlay().getxattr(inode, &n).unwrap_or_else(|e| fail("getxattr", e));
             (n, value)
         });
-        let file = File { stat: stat(&attr), ino: attr.ino.0, born: Time::default(), bytes, xattrs: xattrs.collect() };
+        let file =
+            File { stat: Stat::from(&attr), ino: attr.ino.0, born: Time::default(), bytes, xattrs: xattrs.collect() };
         if inode.kind == Kind::Dir {
             for entry in self.overlay().list(inode).unwrap_or_else(|e| fail("list", e)) {
                 let below = if path.is_empty() { entry.name.to_vec() } else { [&path[..], b"/", &entry.name].concat() };
@@ -334,29 +306,6 @@ impl Layer {
             }
         }
         tree.insert(path, file);
-    }
-}
-
-/// Opens a store that this process just closed: a child that another test's thread forks holds its lock until it execs.
-fn open_on_disk(dir: &std::path::Path, owner: &Owner) -> Store {
-    for _ in 0..2000 {
-        match Store::create_or_open(dir, owner) {
-            Err(StoreError::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
-            other => return other.expect("open the store"),
-        }
-    }
-    panic!("the store stays locked");
-}
-
-fn stat(attr: &Attr) -> Stat {
-    Stat {
-        kind: attr.kind,
-        perm: attr.perm,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        size: if attr.kind == Kind::Dir { 0 } else { attr.size },
-        mtime: attr.mtime,
     }
 }
 
@@ -414,11 +363,11 @@ impl System for Layer {
             }
             Op::Stat { path } => {
                 let inode = self.find(path)?;
-                return Ok(Value::Stat(stat(&self.overlay().getattr(&inode)?)));
+                return Ok(Value::Stat(Stat::from(&self.overlay().getattr(&inode)?)));
             }
             Op::StatOpen { slot } => {
                 let (inode, _) = self.slot(*slot)?;
-                return Ok(Value::Stat(stat(&self.overlay().getattr(&inode)?)));
+                return Ok(Value::Stat(Stat::from(&self.overlay().getattr(&inode)?)));
             }
             Op::Mkdir { path, perm } => {
                 let (dir, name) = self.parent(path)?;

@@ -6,6 +6,7 @@ pub mod base;
 pub mod compare;
 pub mod dir;
 pub mod layer;
+pub mod log;
 pub mod random;
 pub mod rng;
 pub mod run;

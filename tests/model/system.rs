@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use regentfs::types::{Errno, Kind, Time};
+use regentfs::types::{Attr, Errno, Kind, Time};
 
 pub type Result<T> = std::result::Result<T, Errno>;
 
@@ -251,6 +251,20 @@ pub struct Stat {
     pub gid: u32,
     pub size: u64,
     pub mtime: Time,
+}
+
+impl From<&Attr> for Stat {
+    fn from(attr: &Attr) -> Stat {
+        Stat {
+            kind: attr.kind,
+            perm: attr.perm,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            size: if attr.kind == Kind::Dir { 0 } else { attr.size },
+            mtime: attr.mtime,
+        }
+    }
 }
 
 /// One file of a tree.

@@ -49,13 +49,14 @@ impl Overlay {
         let path = {
             let state = inode.state.read();
             match &state.origin {
-                Some(origin) if !state.recorded => origin.path.clone(),
+                // A file that lost its last name here is not what the base has at that path.
+                Some(origin) if !state.recorded && state.attr.nlink > 0 => origin.path.clone(),
                 _ => return Ok(()),
             }
         };
         let stat = self.base.stat_path(&path)?;
         let mut state = inode.state.write();
-        if state.recorded {
+        if state.recorded || state.attr.nlink == 0 {
             return Ok(());
         }
         let same = state.origin.as_ref().is_some_and(|o| o.ino == stat.attr.ino.0) && inode.kind == stat.attr.kind;

@@ -43,9 +43,12 @@ impl Overlay {
     /// # Errors
     /// `EISDIR`/`EINVAL` for a size of something that is no file, `EFBIG`, `ENOSPC`.
     pub fn setattr(&self, ctx: &Ctx, inode: &Inode, set: &SetAttr) -> Result<Attr> {
-        self.store.space.claim(512).map_err(failed)?;
         let path = self.path(inode);
         let mut state = inode.state.write();
+        // On a full disk a file must still be cut: the reserve is for that.
+        if set.size.is_some_and(|size| size > state.attr.size) {
+            self.store.space.claim(512).map_err(failed)?;
+        }
         let mut batch = Batch::new();
         let mut attr = state.attr;
         if let Some(perm) = set.perm {

@@ -13,6 +13,19 @@ impl Overlay {
         if let Some(id) = version {
             self.data().sync(id).map_err(failed)?;
         }
+        self.sync_copied()?;
         self.store.kv.sync().map_err(failed)
+    }
+
+    /// Syncs what was copied from the base for other files: their records become durable with this file's.
+    fn sync_copied(&self) -> Result<()> {
+        let copied = std::mem::take(&mut *self.copied.lock());
+        for (done, &id) in copied.iter().enumerate() {
+            if let Err(error) = self.data().sync(id) {
+                self.copied.lock().extend(copied.iter().skip(done));
+                return Err(failed(error));
+            }
+        }
+        Ok(())
     }
 }
