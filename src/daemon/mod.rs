@@ -120,17 +120,15 @@ fn watch_signals(engine: Arc<Engine>, mountpoint: PathBuf) -> std::io::Result<()
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
-            tracing::info!(signal, "ending");
-            let gone =
-                mount::unmount(&mountpoint, Unmount::Idle).or_else(|_| mount::unmount(&mountpoint, Unmount::Detach));
-            if let Err(error) = gone {
-                tracing::error!(%error, "cannot unmount");
-            }
-            std::thread::sleep(LAST_REQUESTS);
-            engine.stop();
-            std::process::exit(0);
+        let Some(signal) = signals.forever().next() else { return };
+        tracing::info!(signal, "ending");
+        let gone = mount::unmount(&mountpoint, Unmount::Idle).or_else(|_| mount::unmount(&mountpoint, Unmount::Detach));
+        if let Err(error) = gone {
+            tracing::error!(%error, "cannot unmount");
         }
+        std::thread::sleep(LAST_REQUESTS);
+        engine.stop();
+        std::process::exit(0);
     })?;
     Ok(())
 }

@@ -54,12 +54,15 @@ pub(crate) struct Closed {
     pub closed_ns: u64,
 }
 
+type Few = SmallVec<[Arc<Handle>; 2]>;
+type Map<K, V> = Mutex<FxHashMap<K, V>>;
+
 /// All open files: by number, by file, and by who may read through them.
 #[derive(Default)]
 pub(crate) struct Handles {
-    by_id: [Mutex<FxHashMap<HandleId, Arc<Handle>>>; SHARDS],
-    by_file: [Mutex<FxHashMap<Ino, SmallVec<[Arc<Handle>; 2]>>>; SHARDS],
-    by_actor: [Mutex<FxHashMap<ActorId, Vec<Arc<Handle>>>>; SHARDS],
+    by_id: [Map<HandleId, Arc<Handle>>; SHARDS],
+    by_file: [Map<Ino, Few>; SHARDS],
+    by_actor: [Map<ActorId, Vec<Arc<Handle>>>; SHARDS],
     closed: Mutex<VecDeque<Closed>>,
 }
 
@@ -119,7 +122,7 @@ impl Handles {
     }
 
     /// The open handles of one file.
-    pub fn of_file(&self, ino: Ino) -> SmallVec<[Arc<Handle>; 2]> {
+    pub fn of_file(&self, ino: Ino) -> Few {
         shard(&self.by_file, ino.0).lock().get(&ino).cloned().unwrap_or_default()
     }
 
@@ -171,7 +174,7 @@ pub struct DirHandle {
 
 #[derive(Default)]
 pub(crate) struct DirHandles {
-    by_id: [Mutex<FxHashMap<HandleId, Arc<DirHandle>>>; SHARDS],
+    by_id: [Map<HandleId, Arc<DirHandle>>; SHARDS],
 }
 
 impl DirHandles {

@@ -97,6 +97,7 @@ impl Engine {
             op: Op::Write,
             known,
         };
+        let size = inode.attr().size;
         let result = {
             let _gate = self.gate.pass();
             self.overlay.write(&self.ctx_of(caller, actor), &inode, &write)
@@ -113,15 +114,29 @@ impl Engine {
             for other in others {
                 self.observe(other, Note { after: inode.content(), ..note() })?;
             }
-            // The page cache has the new bytes too: whoever has the file open for reading can see them.
-            let content = inode.content();
-            for reader in self.handles.of_file(inode.ino).iter().filter(|h| h.readable) {
-                for holder in reader.holders.lock().clone() {
-                    self.saw(reader, holder, Known::Inferred, content, Range::new(offset, len));
-                }
-            }
+            // Behind the old end there are zeros now, and the page cache had them all along.
+            let start = offset.min(size);
+            self.shown_to_readers(&inode, Range::new(start, offset + len - start));
         }
         u32::try_from(len).map_err(|_| Errno::EIO)
+    }
+
+    /// The page cache has new bytes: whoever has the file open for reading can see them without asking.
+    fn shown_to_readers(&self, inode: &Inode, range: Range) {
+        let content = inode.content();
+        for reader in self.handles.of_file(inode.ino).iter().filter(|h| h.readable) {
+            for holder in reader.holders.lock().clone() {
+                self.saw(reader, holder, Known::Inferred, content, range);
+            }
+        }
+    }
+
+    /// As [`Engine::shown_to_readers`], when the file is longer than `size` now.
+    fn shown_to_grow(&self, inode: &Inode, size: u64) {
+        let now = inode.attr().size;
+        if now > size && self.mode != Mode::Off {
+            self.shown_to_readers(inode, Range::new(size, now - size));
+        }
     }
 
     /// Who wrote. Writeback of a mapping has no process: it is put down to everybody who has the file open for writing.
@@ -159,11 +174,16 @@ impl Engine {
         let how = Allocate::from_mode(mode).ok_or(Errno::EOPNOTSUPP)?;
         let inode = self.inode_of(ino, handle)?;
         let ctx = self.ctx(caller);
+        let size = inode.attr().size;
         let result = {
             let _gate = self.gate.pass();
             self.overlay.fallocate(&ctx, &inode, range, how, handle)
         };
-        self.or_refuse(ctx.actor, result, || Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range))
+        self.or_refuse(ctx.actor, result, || {
+            Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range)
+        })?;
+        self.shown_to_grow(&inode, size);
+        Ok(())
     }
 
     /// copy_file_range(2); returns the bytes copied.
@@ -177,6 +197,7 @@ impl Engine {
         let source = self.handles.get(source).ok_or(Errno::EBADF)?;
         let target = self.handles.get(target).ok_or(Errno::EBADF)?;
         let ctx = self.ctx(caller);
+        let size = target.inode.attr().size;
         let result = {
             let _gate = self.gate.pass();
             self.overlay.copy_range(&ctx, (&source.inode, from), (&target.inode, to), len, target.id)
@@ -184,6 +205,7 @@ impl Engine {
         let (copied, content) = self.or_refuse(ctx.actor, result, || self.io_note(Op::Copy, &target, to, len))?;
         if self.mode != Mode::Off {
             self.saw(&source, ctx.actor, Known::Observed, content, Range::new(from, copied));
+            self.shown_to_grow(&target.inode, size);
         }
         Ok(copied)
     }

@@ -66,12 +66,10 @@ pub struct View<'a> {
     dirty: FxHashMap<Path, BTreeSet<Name>>,
 }
 
+type Add<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>;
+
 /// Scans a range of the tree in which the newest state of a thing comes first; `add` returns whether it was new.
-fn scan(
-    store: &Store,
-    (from, to): (keys::Key, keys::Key),
-    add: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+fn scan(store: &Store, (from, to): (keys::Key, keys::Key), add: Add<'_>) -> Result<(), StoreError> {
     let mut outcome = Ok(());
     store.kv.scan(Table::Tree, &from, &to, &mut |key, value| match add(key, value) {
         Ok(()) => ControlFlow::Continue(()),

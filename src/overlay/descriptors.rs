@@ -10,14 +10,16 @@ use crate::types::Ino;
 const OPEN_FILES: usize = 192;
 const SHARDS: usize = 8;
 
+type Shard = Vec<(Ino, Arc<File>)>;
+
 /// Least recently used first, per shard.
 #[derive(Default)]
 pub struct Descriptors {
-    shards: [Mutex<Vec<(Ino, Arc<File>)>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
 }
 
 impl Descriptors {
-    fn shard(&self, ino: Ino) -> &Mutex<Vec<(Ino, Arc<File>)>> {
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
         &self.shards[(ino.0 % SHARDS as u64) as usize]
     }
 

@@ -44,7 +44,7 @@ impl Overlay {
         if let Some(inode) = self.inode(ino)
             && content != ContentRef::default()
             && inode.content() != content
-            && !(content.version == crate::types::VersionId::BASE)
+            && content.version != crate::types::VersionId::BASE
         {
             return Ok(None);
         }

@@ -115,13 +115,7 @@ impl Overlay {
     }
 
     /// The inode for a base file that was just looked up at `path`, `name` in `parent`.
-    pub(crate) fn from_base(
-        &self,
-        stat: &BaseStat,
-        parent: &Inode,
-        name: &[u8],
-        base_path: Path,
-    ) -> Result<Arc<Inode>> {
+    pub(crate) fn of_base(&self, stat: &BaseStat, parent: &Inode, name: &[u8], base_path: Path) -> Result<Arc<Inode>> {
         let ino = self.number(stat)?;
         if self.changed.read().contains(&ino) {
             return self.load(ino, parent, name);

@@ -33,7 +33,7 @@ impl Overlay {
         };
         let base_dir = base_dir.ok_or(Errno::ENOENT)?;
         let stat = self.base.stat(&base_dir, name)?;
-        self.from_base(&stat, dir, name, base_dir.join(name))
+        self.of_base(&stat, dir, name, base_dir.join(name))
     }
 
     /// What stat(2) shows.
