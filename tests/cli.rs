@@ -192,7 +192,7 @@ fn filters() {
     let ops = events(&["--op", "mkdir,rmdir"]);
     assert_eq!(ops.iter().map(|e| text(e, "op")).collect::<Vec<_>>(), ["mkdir", "rmdir"]);
     let pid = ops[0]["pid"].to_string();
-    assert!(events(&["--pid", &pid]).iter().all(|e| e["pid"].to_string() == pid));
+    assert!(events(&["--pid", &pid]).iter().all(|e| e["pid"] == pid.parse::<u64>().unwrap()));
     assert!(!events(&["--pid", &pid]).is_empty());
     assert!(events(&["--path", "src"]).iter().all(|e| text(e, "path").starts_with("src")));
     // A rename is found under both names; an absolute glob means the same as a relative one.
