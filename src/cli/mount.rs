@@ -165,13 +165,11 @@ fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
 
 /// Takes away a mount whose daemon died; refuses when one lives.
 fn detach_dead(repo: &Repo, mountpoint: &Path) -> Result<()> {
-    let shown = [mounts::of(&repo.root), mounts::at(mountpoint)];
-    for mounted in shown.into_iter().filter_map(|m| m.ok().flatten()) {
+    let mut shown: Vec<_> = [mounts::of(&repo.root), mounts::at(mountpoint)].into_iter().flatten().flatten().collect();
+    shown.dedup();
+    for mounted in shown {
         let at = mounted.mountpoint.display();
-        let alive = std::fs::symlink_metadata(&mounted.mountpoint)
-            .err()
-            .is_none_or(|e| e.raw_os_error() != Some(libc::ENOTCONN));
-        if alive {
+        if !mounts::is_dead(&mounted.mountpoint) {
             bail!("{} is already mounted at {at}: `regentfs unmount` first, or work in it", mounted.repo.display());
         }
         unmount(&mounted.mountpoint, Unmount::Detach)

@@ -82,7 +82,7 @@ pub fn open_store(repo: &Repo) -> Result<Store> {
     if let Some(mountpoint) = mountpoint(repo) {
         let (store, at) = (repo.store.display(), mountpoint.display());
         // Asking the mount itself tells a dead daemon from one that has another store.
-        if mountpoint.metadata().is_err() {
+        if mounts::is_dead(&mountpoint) {
             bail!(
                 "the daemon of the mount at {at} is gone: `regentfs mount` continues it, `regentfs unmount` removes it"
             );

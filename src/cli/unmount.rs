@@ -32,6 +32,8 @@ pub struct UnmountArgs {
 pub fn run(args: &UnmountArgs, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.repo.as_deref(), store)?;
     let mounted = mounts::of(&repo.root).context("the mount table cannot be read")?;
+    // Called from inside the mount, this very process would hold it.
+    std::env::set_current_dir("/").context("cannot leave the current directory")?;
     let Some(client) = Client::connect(&repo.store)? else {
         let Some(mounted) = mounted else {
             bail!("{} is not mounted: `regentfs mount` mounts it", repo.root.display());
@@ -53,7 +55,7 @@ pub fn run(args: &UnmountArgs, store: Option<&Path>) -> Result<()> {
             let Some(mounted) = mounted else { bail!("{failure}") };
             let users = users::of_mount(mounted.id, &mounted.mountpoint);
             if users.is_empty() {
-                bail!("{failure}");
+                bail!("{failure}: end what uses it, or give --lazy");
             }
             let list: Vec<String> =
                 users.iter().take(20).map(|u| format!("  {:>7}  {}  ({})", u.pid, u.command, u.what)).collect();

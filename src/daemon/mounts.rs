@@ -56,6 +56,11 @@ pub fn all() -> std::io::Result<Vec<Mounted>> {
     Ok(table.split(|&b| b == b'\n').filter_map(parse).collect())
 }
 
+/// Whether the daemon of a mount is gone. What the kernel remembers of the mount it goes on telling; this it has to ask for.
+pub fn is_dead(mountpoint: &Path) -> bool {
+    rustix::fs::statvfs(mountpoint).is_err_and(|e| e == rustix::io::Errno::NOTCONN)
+}
+
 /// The mount on exactly this directory.
 pub fn at(mountpoint: &Path) -> std::io::Result<Option<Mounted>> {
     Ok(all()?.into_iter().rev().find(|m| m.mountpoint == mountpoint))

@@ -28,6 +28,12 @@ impl Drop for SmallDisk {
     }
 }
 
+/// What takes the room.
+fn du(dir: &Path) -> String {
+    let output = Command::new("du").arg("-ak").arg(dir).output().expect("run du");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn usable(what: &str) -> bool {
     if plain_user() {
         skip(&format!("{what}: needs root, to make a small disk"));
@@ -42,7 +48,7 @@ fn nothing_is_lost_on_a_full_disk() {
         return;
     }
     let scene = Scene::new(populate);
-    let disk = SmallDisk::new(scene.outside().join("disk"), 96);
+    let disk = SmallDisk::new(scene.outside().join("disk"), 160);
     let scene = scene.with_store(&disk.0.join("store"));
     scene.mount(&[]);
     let name = |n: usize| format!("file{n}");
@@ -59,7 +65,7 @@ fn nothing_is_lost_on_a_full_disk() {
                 }
             }
         }
-        panic!("200 MiB on a disk of 96");
+        panic!("200 MiB on a disk of 160");
     };
     let intact = |range: std::ops::Range<usize>, when: &str| {
         for n in range {
@@ -67,7 +73,7 @@ fn nothing_is_lost_on_a_full_disk() {
         }
     };
     let end = fill(0);
-    assert!(end > 20, "only {end} MiB fit");
+    assert!(end > 20, "only {end} MiB fit: {}", du(&disk.0));
     intact(0..end, "full");
     // Full is full, and says so; reading, listing and the record go on.
     let again = fs::write(scene.join("one more"), content(0)).expect_err("the disk is full");

@@ -113,6 +113,15 @@ fn signals_end_it_cleanly() {
     assert_eq!(gaps(&scene), 0);
 }
 
+/// Whether an operation found the daemon dead; any other error is a failure.
+fn ends(result: std::io::Result<()>) -> bool {
+    match result {
+        Ok(()) => false,
+        Err(error) if [Some(libc::ENOTCONN), Some(libc::ECONNABORTED)].contains(&error.raw_os_error()) => true,
+        Err(error) => panic!("while the daemon lives: {error}"),
+    }
+}
+
 /// Changes files until the mount is gone; returns what was acknowledged, and the names that the last operation was about.
 fn work(root: &Path, seed: u64, mut files: BTreeMap<String, Vec<u8>>) -> (BTreeMap<String, Vec<u8>>, Vec<String>) {
     use std::os::unix::fs::FileExt;
@@ -130,14 +139,14 @@ fn work(root: &Path, seed: u64, mut files: BTreeMap<String, Vec<u8>>) -> (BTreeM
         match (step, files.get_mut(&name)) {
             (0, Some(_)) => {
                 let to = format!("work{}", random(40));
-                if fs::rename(&at, root.join(&to)).is_err() {
+                if ends(fs::rename(&at, root.join(&to))) {
                     return (files, vec![name, to]);
                 }
                 let bytes = files.remove(&name).expect("just found");
                 files.insert(to, bytes);
             }
             (1, Some(_)) => {
-                if fs::remove_file(&at).is_err() {
+                if ends(fs::remove_file(&at)) {
                     return (files, vec![name]);
                 }
                 files.remove(&name);
@@ -145,13 +154,11 @@ fn work(root: &Path, seed: u64, mut files: BTreeMap<String, Vec<u8>>) -> (BTreeM
             (2..6, Some(bytes)) => {
                 let (offset, len) = (random(200_000) as usize, 1 + random(5000) as usize);
                 let data = vec![n as u8; len];
-                let file = fs::OpenOptions::new().write(true).open(&at);
-                if file
-                    .and_then(|f| {
-                        f.write_all_at(&data, offset as u64).and(if step == 2 { f.sync_all() } else { Ok(()) })
-                    })
-                    .is_err()
-                {
+                let written = fs::OpenOptions::new().write(true).open(&at).and_then(|file| {
+                    file.write_all_at(&data, offset as u64)?;
+                    if step == 2 { file.sync_all() } else { Ok(()) }
+                });
+                if ends(written) {
                     return (files, vec![name]);
                 }
                 if bytes.len() < offset + len {
@@ -161,7 +168,7 @@ fn work(root: &Path, seed: u64, mut files: BTreeMap<String, Vec<u8>>) -> (BTreeM
             }
             (_, _) => {
                 let data = vec![n as u8; random(70_000) as usize];
-                if fs::write(&at, &data).is_err() {
+                if ends(fs::write(&at, &data)) {
                     return (files, vec![name]);
                 }
                 files.insert(name, data);
