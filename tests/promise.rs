@@ -114,7 +114,13 @@ fn keeps_its_promise(record: &str, connector: Connector, ours: std::ops::Range<u
                     fs::copy(at("strace"), "/tmp/strace").expect("copy");
                 }
             }
-            assert!(missing.is_empty(), "{what}, {when}: not in the record:\n{}", missing.join("\n"));
+            let gaps = scene.json(&["events", "--op", "gap"]);
+            let missing = missing.join("\n");
+            assert!(
+                missing.is_empty(),
+                "{what}, {when}: not in the record:\n{missing}\ngaps: {gaps:?}\n{}",
+                scene.log()
+            );
             if record == "exact" {
                 let wrong = recorded.inexact(&truth);
                 assert!(wrong.is_empty(), "{what}, {when}: not exact:\n{}", wrong.join("\n"));

@@ -181,6 +181,11 @@ impl Actors {
         self.shared.get(id)
     }
 
+    /// Whether the actor was gone before it could be read, so that its pid may have been that of a thread.
+    pub fn was_never_seen(&self, id: ActorId) -> bool {
+        self.shared.was_never_seen(id)
+    }
+
     /// Whether forks and execs are reported by the kernel (the process connector is live).
     pub fn tracks_forks(&self) -> bool {
         self.shared.is_live()

@@ -421,6 +421,10 @@ impl Shared {
         Some(entry.snapshot())
     }
 
+    pub(super) fn was_never_seen(&self, id: ActorId) -> bool {
+        self.table.lock().by_id(id).is_some_and(|entry| entry.start == 0)
+    }
+
     pub(super) fn flush(&self) {
         let entries = self.table.lock().all();
         for entry in entries {

@@ -41,12 +41,17 @@ impl Engine {
         }
         // A page fault may come from a process that holds its own mmap_lock.
         let depth = if fill == Fill::Page { Depth::Minimal } else { Depth::Full };
-        let actor = self.actor(caller, depth);
+        let mut actor = self.actor(caller, depth);
         let read = self.or_refuse(actor, result, || self.io_note(Op::Read, &handle, offset, out.len() as u64))?;
         let range = Range::new(offset, read.len as u64);
         if actor != ActorId::KERNEL && actor != handle.opener && !handle.holders.lock().contains(&actor) {
-            // Passed on in a way that is not seen (SCM_RIGHTS, pidfd_getfd, a missed fork).
-            self.inherit(&handle, actor);
+            if fill == Fill::Page && self.who.get().is_some_and(|who| who.was_never_seen(actor)) {
+                // Nobody waits for read-ahead: the thread that caused it may be gone, and its number tells no process.
+                actor = ActorId::KERNEL;
+            } else {
+                // Passed on in a way that is not seen (SCM_RIGHTS, pidfd_getfd, a missed fork).
+                self.inherit(&handle, actor);
+            }
         }
         let who = if actor == ActorId::KERNEL { handle.opener } else { actor };
         // What counts as read whole does so in the state that it was opened in.
