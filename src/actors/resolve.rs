@@ -214,7 +214,11 @@ impl Shared {
 
     pub(super) fn resolve_child(&self, pid: u32, parent: ActorId) -> ActorId {
         let parent_entry = self.table.lock().by_id(parent);
-        if let Some(entry) = self.lookup(pid) {
+        // The child may have made requests and ended before this event was heard. An earlier process of the same pid it is not:
+        // the event of that one's exit came before this one.
+        let present = self.table.lock().by_pid(pid);
+        let present = present.filter(|entry| !entry.departed.load(Ordering::Relaxed));
+        if let Some(entry) = present.filter(|entry| !entry.is_ended() || entry.start == 0) {
             let corrected = {
                 let mut state = entry.state.lock();
                 state.actor.parent.replace(parent) != Some(parent)
