@@ -12,9 +12,10 @@ use regentfs::base::{Base, DirBase};
 use regentfs::clock::monotonic_ns;
 use regentfs::engine::io::{Fill, WriteRequest};
 use regentfs::engine::{Caller, Config, Engine, Mode};
+use regentfs::overlay::ops::create::New;
 use regentfs::store::Store;
 use regentfs::store::format::Owner;
-use regentfs::types::Ino;
+use regentfs::types::{Ino, Kind};
 
 const FILES: usize = 2000;
 const RUNS: usize = 7;
@@ -111,7 +112,8 @@ fn main() {
         let ours = time(FILES, |_| {
             made += 1;
             let name = format!("n{made}");
-            let (_, opened) = engine.create(caller, Ino::ROOT, name.as_bytes(), 0o644, libc::O_WRONLY).expect("made");
+            let new = New { kind: Kind::File, perm: 0o644, umask: 0, rdev: 0, target: None };
+            let (_, opened) = engine.create(caller, Ino::ROOT, name.as_bytes(), &new, libc::O_WRONLY).expect("made");
             engine.release(opened.handle);
         });
         let theirs = time(FILES, |_| {

@@ -68,7 +68,7 @@ impl World {
     fn make(&self, path: &str, kind: Kind, target: Option<&str>) {
         let (dir, name) = self.parent(path);
         let perm = if kind == Kind::Dir { 0o755 } else { 0o644 };
-        let new = New { kind, perm, rdev: 0, target: target.map(str::as_bytes) };
+        let new = New { kind, perm, umask: 0, rdev: 0, target: target.map(str::as_bytes) };
         self.overlay.create(&self.ctx(), &dir, name, &new).unwrap();
         match kind {
             Kind::Dir => fs::create_dir(self.model(path)).unwrap(),

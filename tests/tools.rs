@@ -254,8 +254,21 @@ fn rsync_with_hard_links_acls_and_xattrs() {
     Scenario {
         name: "rsync",
         needs: &["rsync", "setfattr", "setfacl"],
-        prepare: SOURCE_TREE,
+        prepare: concat!(include_str!("tools/source-tree.sh"), "\n", include_str!("tools/rsync-prepare.sh")),
         script: include_str!("tools/rsync.sh"),
+        absent: &[],
+        volatile: &[],
+    }
+    .run();
+}
+
+#[test]
+fn acls_decide_and_are_inherited() {
+    Scenario {
+        name: "POSIX ACLs",
+        needs: &["setfacl", "getfacl", "setfattr", "setpriv"],
+        prepare: include_str!("tools/acl-prepare.sh"),
+        script: include_str!("tools/acl.sh"),
         absent: &[],
         volatile: &[],
     }

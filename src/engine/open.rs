@@ -115,9 +115,15 @@ impl Engine {
     }
 
     /// open(2) with O_CREAT of a name that does not exist.
-    pub fn create(&self, caller: Caller, parent: Ino, name: &[u8], perm: u16, flags: i32) -> Result<(Attr, Opened)> {
-        let new = New { kind: Kind::File, perm, rdev: 0, target: None };
-        let attr = self.make(caller, parent, name, &new)?;
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &[u8],
+        new: &New<'_>,
+        flags: i32,
+    ) -> Result<(Attr, Opened)> {
+        let attr = self.make(caller, parent, name, new)?;
         let actor = self.actor(caller, Depth::Full);
         let opened = self.inode(attr.ino).and_then(|inode| self.open_inode(actor, inode, flags, Op::Open));
         match opened {

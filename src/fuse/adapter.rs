@@ -68,6 +68,10 @@ fn ino(n: INodeNo) -> Ino {
     Ino(n.0)
 }
 
+fn perm(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
 fn handle(fh: FileHandle) -> HandleId {
     HandleId(fh.0)
 }
@@ -109,7 +113,10 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
-            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+            // A default ACL takes the umask's place, and only the overlay knows whether there is one.
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_POSIX_ACL;
         let offered = config.capabilities();
         if let Err(missing) = config.add_capabilities(wanted & offered) {
             tracing::warn!(?missing, "the kernel took back capabilities");
@@ -159,7 +166,7 @@ impl Filesystem for Adapter {
     ) {
         guard("setattr", || {
             let set = SetAttr {
-                perm: mode.map(|m| (m & 0o7777) as u16),
+                perm: mode.map(perm),
                 uid,
                 gid,
                 size,
@@ -179,33 +186,25 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         guard("mknod", || {
             let Some(kind) = Kind::from_mode(mode) else { return reply.error(fuser::Errno::EINVAL) };
-            let new = New { kind, perm: (mode & 0o7777) as u16, rdev, target: None };
+            let new = New { kind, perm: perm(mode), umask: perm(umask), rdev, target: None };
             self.entry(self.engine.make(caller(req), ino(parent), name.as_bytes(), &new), reply);
         });
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         guard("mkdir", || {
-            let new = New { kind: Kind::Dir, perm: (mode & 0o7777) as u16, rdev: 0, target: None };
+            let new = New { kind: Kind::Dir, perm: perm(mode), umask: perm(umask), rdev: 0, target: None };
             self.entry(self.engine.make(caller(req), ino(parent), name.as_bytes(), &new), reply);
         });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         guard("symlink", || {
-            let new = New { kind: Kind::Symlink, perm: 0o777, rdev: 0, target: Some(target.as_os_str().as_bytes()) };
+            let target = Some(target.as_os_str().as_bytes());
+            let new = New { kind: Kind::Symlink, perm: 0o777, umask: 0, rdev: 0, target };
             self.entry(self.engine.make(caller(req), ino(parent), name.as_bytes(), &new), reply);
         });
     }
@@ -254,12 +253,13 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         guard("create", || {
-            match self.engine.create(caller(req), ino(parent), name.as_bytes(), (mode & 0o7777) as u16, flags) {
+            let new = New { kind: Kind::File, perm: perm(mode), umask: perm(umask), rdev: 0, target: None };
+            match self.engine.create(caller(req), ino(parent), name.as_bytes(), &new, flags) {
                 Ok((attr, opened)) => {
                     let fh = FileHandle(opened.handle.0);
                     reply.created(&self.ttl, &convert::attr(&attr), Generation(0), fh, fopen(&opened));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
+use super::acl::Acl;
 use super::chunks::Chunks;
 use crate::base::BaseStat;
 use crate::store::codec::{Dentry, InodeRecord, Origin, Print, VersionRecord, Xattrs};
@@ -78,6 +79,17 @@ pub(crate) struct Version {
 pub(crate) struct Dir {
     pub entries: FxHashMap<Name, Dentry>,
     pub loaded: bool,
+    /// Counts only while the directory's extended attributes are those of the base.
+    pub base_default: BaseDefault,
+}
+
+/// What is known about the default ACL of a directory in the base, so that not every create has to ask.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum BaseDefault {
+    #[default]
+    Unasked,
+    None,
+    Is(Acl),
 }
 
 impl Inode {
@@ -105,7 +117,7 @@ impl Inode {
             recorded,
             opaque: record.as_ref().is_some_and(|r| r.opaque),
             place,
-            dir: Some(Box::new(Dir { entries: FxHashMap::default(), loaded: !recorded })),
+            dir: Some(Box::new(Dir { loaded: !recorded, ..Dir::default() })),
             target: None,
             xattrs: record.and_then(|r| r.xattrs).map(Box::new),
         };

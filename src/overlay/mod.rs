@@ -9,6 +9,7 @@
 //! 2. `Inode::state`: a holder without the namespace lock never takes a second one; a holder with it may.
 //! 3. the shards of the inode table: leaves, never held across a call.
 
+mod acl;
 mod adopt;
 pub mod changes;
 pub mod chunks;

@@ -154,7 +154,7 @@ impl Overlay {
             recorded: false,
             opaque: false,
             place: self.new_place(parent, name),
-            dir: (attr.kind == Kind::Dir).then(|| Box::new(Dir { entries: FxHashMap::default(), loaded: true })),
+            dir: (attr.kind == Kind::Dir).then(|| Box::new(Dir { loaded: true, ..Dir::default() })),
             target: None,
             xattrs: None,
         };

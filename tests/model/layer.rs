@@ -183,7 +183,7 @@ impl Layer {
         perm: u16,
         target: Option<&[u8]>,
     ) -> Result<Arc<Inode>> {
-        let inode = self.overlay().create(&Layer::ctx(), dir, name, &New { kind, perm, rdev: 0, target })?;
+        let inode = self.overlay().create(&Layer::ctx(), dir, name, &New { kind, perm, umask: 0, rdev: 0, target })?;
         self.overlay().remember(&inode);
         *self.known.entry(inode.ino).or_default() += 1;
         Ok(inode)

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use super::xattr::put_xattr;
 use super::{alive, check_name, links, set_entry};
+use crate::overlay::acl;
 use crate::overlay::inode::{Bytes, Dir, State};
 use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
-use crate::store::codec::Dentry;
+use crate::store::codec::{Dentry, Xattrs};
 use crate::types::{Attr, Errno, Kind, Note, Op, Path};
 
 /// What is to be made.
 #[derive(Clone, Debug)]
 pub struct New<'a> {
     pub kind: Kind,
-    /// Permission bits with the umask already applied.
+    /// Permission bits as the caller asked for them.
     pub perm: u16,
+    /// The caller's umask. It counts where the directory has no default ACL.
+    pub umask: u16,
     /// Device number, for devices.
     pub rdev: u32,
     /// For symbolic links.
@@ -50,10 +54,11 @@ impl Overlay {
             Kind::Symlink => new.target.map_or(0, <[u8]>::len) as u64,
             Kind::File | Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => 0,
         };
+        let born = self.born(&mut parent, new)?;
         let attr = Attr {
             ino,
             kind: new.kind,
-            perm: if inherits && is_dir { new.perm | 0o2000 } else { new.perm },
+            perm: if inherits && is_dir { born.perm | 0o2000 } else { born.perm },
             nlink: if is_dir { 2 } else { 1 },
             uid: ctx.uid,
             gid: if inherits { parent.attr.gid } else { ctx.gid },
@@ -73,7 +78,7 @@ impl Overlay {
             place,
             dir: is_dir.then(|| Box::new(Dir { loaded: true, ..Dir::default() })),
             target: new.target.map(Into::into),
-            xattrs: Some(Box::default()),
+            xattrs: Some(Box::new(born.xattrs)),
         };
         let parent_attr =
             Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(&parent.attr, i32::from(is_dir)), ..parent.attr };
@@ -92,6 +97,33 @@ impl Overlay {
         self.now_recorded(dir, &mut parent);
         drop(parent);
         Ok(self.inodes.insert_or_get(Arc::new(Inode::new(ino, new.kind, state))))
+    }
+}
+
+/// What something new has from its directory and its caller.
+struct Born {
+    perm: u16,
+    xattrs: Xattrs,
+}
+
+impl Overlay {
+    /// Permission bits and ACLs of something new. See `posix_acl_create` in fs/posix_acl.c.
+    fn born(&self, parent: &mut State, new: &New<'_>) -> Result<Born> {
+        if new.kind == Kind::Symlink {
+            return Ok(Born { perm: new.perm, xattrs: Xattrs::new() });
+        }
+        let Some(default) = self.default_acl(parent)? else {
+            return Ok(Born { perm: new.perm & !new.umask, xattrs: Xattrs::new() });
+        };
+        let acl::Born { perm, access } = default.born(new.perm);
+        let mut xattrs = Xattrs::new();
+        if let Some(access) = access {
+            put_xattr(&mut xattrs, acl::ACCESS, access.encode());
+        }
+        if new.kind == Kind::Dir {
+            put_xattr(&mut xattrs, acl::DEFAULT, default.encode());
+        }
+        Ok(Born { perm, xattrs })
     }
 }
 

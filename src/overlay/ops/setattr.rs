@@ -1,6 +1,7 @@
 //! chmod, chown, utimens and truncate.
 
-use super::xattr::CAPABILITY;
+use super::xattr::{CAPABILITY, put_xattr};
+use crate::overlay::acl;
 use crate::overlay::inode::{Bytes, State, Version};
 use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
@@ -107,6 +108,14 @@ impl Overlay {
         // On chown the kernel leaves file capabilities to the file system as well (FUSE_HANDLE_KILLPRIV_V2).
         if chowned && inode.kind == Kind::File {
             record.xattrs = self.without_capability(&state)?.or(record.xattrs);
+        }
+        if set.perm.is_some()
+            && let Some(mut access) = self.access_acl(&state)?
+        {
+            access.chmod(attr.perm);
+            let mut list = record.xattrs.map_or_else(|| self.all_xattrs(&state), Ok)?;
+            put_xattr(&mut list, acl::ACCESS, access.encode());
+            record.xattrs = Some(list);
         }
         self.put_record(&mut batch, inode.ino, &state, &record);
         self.commit(ctx, batch, note)?;

@@ -1,10 +1,11 @@
 //! Extended attributes. The first change copies those of the base file into the inode's record.
 
-use crate::overlay::inode::State;
+use crate::overlay::acl::{self, Acl};
+use crate::overlay::inode::{BaseDefault, State};
 use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
 use crate::store::codec::Xattrs;
-use crate::types::{Attr, Errno, Name, Note, Op, Path};
+use crate::types::{Attr, Errno, Kind, Name, Note, Op, Path};
 
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
@@ -20,17 +21,75 @@ pub enum SetXattr {
     Replace,
 }
 
+fn is_acl(name: &[u8]) -> bool {
+    matches!(name, acl::ACCESS | acl::DEFAULT)
+}
+
+fn has_xattr(list: &Xattrs, name: &[u8]) -> bool {
+    list.iter().any(|(n, _)| **n == *name)
+}
+
+/// Puts an attribute into a list that is sorted by name.
+pub(crate) fn put_xattr(list: &mut Xattrs, name: &[u8], value: Box<[u8]>) {
+    match list.binary_search_by(|(n, _)| (**n).cmp(name)) {
+        Ok(at) => {
+            if let Some(entry) = list.get_mut(at) {
+                entry.1 = value;
+            }
+        }
+        Err(at) => list.insert(at, (name.into(), value)),
+    }
+}
+
 impl Overlay {
     /// The value of an extended attribute.
     ///
     /// # Errors
     /// `ENODATA` when there is none.
     pub fn getxattr(&self, inode: &Inode, name: &[u8]) -> Result<Vec<u8>> {
-        let state = inode.state.read();
+        self.xattr(&inode.state.read(), name)
+    }
+
+    fn xattr(&self, state: &State, name: &[u8]) -> Result<Vec<u8>> {
         match (&state.xattrs, &state.origin) {
             (Some(list), _) => list.iter().find(|(n, _)| **n == *name).map(|(_, v)| v.to_vec()).ok_or(Errno::ENODATA),
-            (None, Some(origin)) => Ok(self.base.getxattr(&origin.path, name)?),
+            (None, Some(origin)) => match self.base.getxattr(&origin.path, name) {
+                // A base without ACLs, or a file that is gone from it: to the kernel any error but ENODATA would be a reason to
+                // refuse access.
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOENT) if is_acl(name) => Err(Errno::ENODATA),
+                other => Ok(other?),
+            },
             (None, None) => Err(Errno::ENODATA),
+        }
+    }
+
+    /// The ACL that decides about access to a file, if it says more than the mode bits.
+    pub(crate) fn access_acl(&self, state: &State) -> Result<Option<Acl>> {
+        if state.attr.kind == Kind::Symlink { Ok(None) } else { self.acl(state, acl::ACCESS) }
+    }
+
+    /// The ACL that is born with what is made in a directory. Asks the base once.
+    pub(crate) fn default_acl(&self, state: &mut State) -> Result<Option<Acl>> {
+        if state.xattrs.is_some() {
+            return self.acl(state, acl::DEFAULT);
+        }
+        match state.dir.as_deref().map(|dir| &dir.base_default) {
+            Some(BaseDefault::None) => return Ok(None),
+            Some(BaseDefault::Is(acl)) => return Ok(Some(acl.clone())),
+            Some(BaseDefault::Unasked) | None => {}
+        }
+        let found = self.acl(state, acl::DEFAULT)?;
+        if let Some(dir) = &mut state.dir {
+            dir.base_default = found.clone().map_or(BaseDefault::None, BaseDefault::Is);
+        }
+        Ok(found)
+    }
+
+    fn acl(&self, state: &State, name: &[u8]) -> Result<Option<Acl>> {
+        match self.xattr(state, name) {
+            Ok(value) => Acl::parse(&value).map(Some),
+            Err(Errno::ENODATA) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -47,10 +106,11 @@ impl Overlay {
         }
     }
 
-    /// Sets an extended attribute.
+    /// Sets an extended attribute. An access ACL sets the permission bits as well, and is not kept when they say all of it.
     ///
     /// # Errors
-    /// `EEXIST`, `ENODATA` (see [`SetXattr`]), `ERANGE`, `E2BIG`, `ENOSPC`.
+    /// `EEXIST`, `ENODATA` (see [`SetXattr`]), `ERANGE`, `E2BIG`, `ENOSPC`; for ACLs `EINVAL` when it is none, and `EACCES` for a
+    /// default ACL of something that is no directory.
     pub fn setxattr(&self, ctx: &Ctx, inode: &Inode, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         if name.is_empty() || name.len() > NAME_MAX {
             return Err(Errno::ERANGE);
@@ -59,35 +119,50 @@ impl Overlay {
             return Err(Errno::E2BIG);
         }
         self.store.space.claim(value.len() as u64 + 512).map_err(failed)?;
-        self.change_xattrs(ctx, inode, Op::Setxattr, name, |list| {
-            let at = list.binary_search_by(|(n, _)| (**n).cmp(name));
-            match (at, how) {
-                (Ok(_), SetXattr::Create) => Err(Errno::EEXIST),
-                (Err(_), SetXattr::Replace) => Err(Errno::ENODATA),
-                (Ok(at), _) => {
-                    if let Some(entry) = list.get_mut(at) {
-                        entry.1 = value.into();
-                    }
-                    Ok(())
-                }
-                (Err(at), _) => {
-                    list.insert(at, (name.into(), value.into()));
-                    Ok(())
-                }
+        let acl = match name {
+            acl::DEFAULT if inode.kind != Kind::Dir => return Err(Errno::EACCES),
+            acl::ACCESS | acl::DEFAULT => Some(Acl::parse(value)?),
+            _ => None,
+        };
+        self.change_xattrs(ctx, inode, Op::Setxattr, name, |list, attr| {
+            match (has_xattr(list, name), how) {
+                (true, SetXattr::Create) => return Err(Errno::EEXIST),
+                (false, SetXattr::Replace) => return Err(Errno::ENODATA),
+                (true, SetXattr::Either | SetXattr::Replace) | (false, SetXattr::Either | SetXattr::Create) => {}
             }
+            match &acl {
+                Some(acl) if name == acl::ACCESS => {
+                    attr.perm = acl.applied_to(attr.perm);
+                    // The kernel knows whether the caller is in the group (FUSE_SETXATTR_ACL_KILL_SGID); fuser does not pass it on.
+                    if ctx.uid != 0 && ctx.gid != attr.gid {
+                        attr.perm &= !0o2000;
+                    }
+                    list.retain(|(n, _)| **n != *name);
+                    if !acl.is_mode() {
+                        put_xattr(list, name, acl.encode());
+                    }
+                }
+                Some(_) | None => put_xattr(list, name, value.into()),
+            }
+            Ok(())
         })
     }
 
-    /// Removes an extended attribute.
+    /// Removes an extended attribute. Permission bits stay as they are when an ACL goes.
     ///
     /// # Errors
     /// `ENODATA` when there is none.
     pub fn removexattr(&self, ctx: &Ctx, inode: &Inode, name: &[u8]) -> Result<()> {
-        self.change_xattrs(ctx, inode, Op::Removexattr, name, |list| {
+        let result = self.change_xattrs(ctx, inode, Op::Removexattr, name, |list, _| {
             let before = list.len();
             list.retain(|(n, _)| **n != *name);
             if list.len() == before { Err(Errno::ENODATA) } else { Ok(()) }
-        })
+        });
+        match result {
+            // As on ext4: that a file has no ACL is just what was asked for.
+            Err(Errno::ENODATA) if is_acl(name) => Ok(()),
+            other => other,
+        }
     }
 
     fn change_xattrs(
@@ -96,13 +171,13 @@ impl Overlay {
         inode: &Inode,
         op: Op,
         name: &[u8],
-        change: impl FnOnce(&mut Xattrs) -> Result<()>,
+        change: impl FnOnce(&mut Xattrs, &mut Attr) -> Result<()>,
     ) -> Result<()> {
         let path = self.path(inode);
         let mut state = inode.state.write();
         let mut list = self.all_xattrs(&state)?;
-        change(&mut list)?;
-        let attr = Attr { ctime: ctx.now, ..state.attr };
+        let mut attr = Attr { ctime: ctx.now, ..state.attr };
+        change(&mut list, &mut attr)?;
         let mut record = state.record();
         record.attr = attr;
         record.xattrs = Some(list);
