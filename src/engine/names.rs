@@ -23,7 +23,15 @@ impl Engine {
 
     /// Looks an entry of a listing up, for readdirplus; counts one look-up. `None` when it is gone.
     pub fn lookup_entry(&self, dir: &Arc<Inode>, entry: &Entry) -> Option<Attr> {
-        let inode = self.overlay.lookup(dir, &entry.name).ok()?;
+        let inode = match self.overlay.lookup(dir, &entry.name) {
+            Ok(inode) => inode,
+            Err(errno) => {
+                if errno != Errno::ENOENT {
+                    tracing::warn!(%errno, name = %String::from_utf8_lossy(&entry.name), "left out");
+                }
+                return None;
+            }
+        };
         self.overlay.remember(&inode);
         Some(shown(&inode))
     }

@@ -178,6 +178,10 @@ pub fn differences(expected: &Tree, actual: &Tree, view: &View) -> Vec<String> {
                 if let Mtimes::SetBefore { expected, actual } = view.mtimes {
                     left.mtime = before(left.mtime, expected);
                     right.mtime = before(right.mtime, actual);
+                    // git touches an object that it would write again; whether it would depends on what the clock showed.
+                    if path.windows(9).any(|part| part == b"/objects/") {
+                        right.mtime = left.mtime;
+                    }
                 }
                 if left != right {
                     lines.push(format!(
