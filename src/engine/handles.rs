@@ -165,11 +165,45 @@ impl Handles {
     }
 }
 
+/// An entry of a listing.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Where a listing goes on behind this entry. It depends on the name alone, so it means the same in every listing of the
+    /// directory: the kernel answers from its cache of an earlier listing until that is outdated, and then goes on here.
+    pub cookie: u64,
+    pub entry: Entry,
+}
+
+impl Listed {
+    /// In the order of their cookies, which are above 2 (`.` and `..` come first) and fit into a positive `off_t`.
+    pub(crate) fn sorted(entries: Vec<Entry>) -> Vec<Listed> {
+        let mut listed: Vec<Listed> =
+            entries.into_iter().map(|entry| Listed { cookie: cookie(&entry.name), entry }).collect();
+        listed.sort_unstable_by(|a, b| (a.cookie, &a.entry.name).cmp(&(b.cookie, &b.entry.name)));
+        let mut last = 0;
+        for listed in &mut listed {
+            // Two names of one hash, once in a universe's life: the second is moved on.
+            listed.cookie = listed.cookie.max(last + 1);
+            last = listed.cookie;
+        }
+        listed
+    }
+}
+
+fn cookie(name: &[u8]) -> u64 {
+    use std::hash::Hasher;
+    let mut hasher = rustc_hash::FxHasher::default();
+    hasher.write(name);
+    // FxHasher leaves the low bits poor; the product mixes upwards.
+    let mixed = (hasher.finish() ^ hasher.finish() >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 2).saturating_add(3)
+}
+
 /// An open directory. Its listing is taken once, at the first read, and does not change after that.
 #[derive(Debug)]
 pub struct DirHandle {
     pub inode: Arc<Inode>,
-    pub(crate) listing: Mutex<Option<Arc<Vec<Entry>>>>,
+    pub(crate) listing: Mutex<Option<Arc<Vec<Listed>>>>,
 }
 
 #[derive(Default)]

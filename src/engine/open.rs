@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use smallvec::smallvec;
 
+use super::handles::Listed;
 use super::{Caller, DirHandle, Engine, Handle, Mode};
 use crate::actors::Depth;
 use crate::clock;
 use crate::overlay::ops::create::New;
-use crate::overlay::ops::readdir::Entry;
 use crate::overlay::{Inode, Result};
 use crate::types::{ActorId, Attr, Errno, HandleId, Ino, Kind, Known, Note, Op, Range};
 
@@ -181,7 +181,7 @@ impl Engine {
 
     /// The entries of an open directory, the same ones for as long as it is open. `rewound` takes a new listing, as
     /// rewinddir(3) promises.
-    pub fn listing(&self, handle: HandleId, rewound: bool) -> Result<(Arc<Inode>, Arc<Vec<Entry>>)> {
+    pub fn listing(&self, handle: HandleId, rewound: bool) -> Result<(Arc<Inode>, Arc<Vec<Listed>>)> {
         let dir = self.dir_handles.get(handle).ok_or(Errno::EBADF)?;
         let mut listing = dir.listing.lock();
         if rewound {
@@ -190,7 +190,7 @@ impl Engine {
         if let Some(entries) = &*listing {
             return Ok((dir.inode.clone(), entries.clone()));
         }
-        let entries = Arc::new(self.overlay.list(&dir.inode)?);
+        let entries = Arc::new(Listed::sorted(self.overlay.list(&dir.inode)?));
         *listing = Some(entries.clone());
         Ok((dir.inode.clone(), entries))
     }

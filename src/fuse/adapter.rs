@@ -16,6 +16,7 @@ use fuser::{
 };
 
 use super::convert;
+use crate::engine::handles::Listed;
 use crate::engine::io::{Fill, WriteRequest};
 use crate::engine::open::{Caching, Opened};
 use crate::engine::{Caller, Engine};
@@ -27,8 +28,15 @@ use crate::types::{Attr, Errno, HandleId, Ino, Kind, Range};
 /// Largest READ and WRITE, bytes: as much as the kernel puts into one request.
 pub const MAX_IO: u32 = 1 << 20;
 
-/// Offsets of `.` and `..` in a listing; entries follow.
-const DOTS: u64 = 2;
+/// `.` and `..` as far as a listing that goes on at `offset` still needs them, with the offsets behind them.
+fn dots(offset: u64) -> impl Iterator<Item = (u64, &'static str)> {
+    [(1, "."), (2, "..")].into_iter().filter(move |(at, _)| *at > offset)
+}
+
+/// The entries of a listing that goes on at `offset`.
+fn after(entries: &[Listed], offset: u64) -> &[Listed] {
+    entries.get(entries.partition_point(|listed| listed.cookie <= offset)..).unwrap_or_default()
+}
 
 /// See the module.
 pub struct Adapter {
@@ -361,26 +369,23 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readdir(&self, _req: &Request, nodeid: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, _req: &Request, _nodeid: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         guard("readdir", || {
             let (dir, entries) = match self.engine.listing(handle(fh), offset == 0) {
                 Ok(listing) => listing,
                 Err(e) => return reply.error(convert::errno(e)),
             };
-            for at in offset.. {
-                let full = if at < DOTS {
-                    let name = if at == 0 { "." } else { ".." };
-                    reply.add(INodeNo(dir.attr().ino.0), at + 1, fuser::FileType::Directory, name)
-                } else {
-                    let Some(entry) = usize::try_from(at - DOTS).ok().and_then(|i| entries.get(i)) else { break };
-                    let name = OsStr::from_bytes(&entry.name);
-                    reply.add(INodeNo(entry.ino.0), at + 1, convert::kind(entry.kind), name)
-                };
-                if full {
+            for (at, name) in dots(offset) {
+                if reply.add(INodeNo(dir.attr().ino.0), at, fuser::FileType::Directory, name) {
+                    return reply.ok();
+                }
+            }
+            for Listed { cookie, entry } in after(&entries, offset) {
+                let name = OsStr::from_bytes(&entry.name);
+                if reply.add(INodeNo(entry.ino.0), *cookie, convert::kind(entry.kind), name) {
                     break;
                 }
             }
-            let _ = nodeid;
             reply.ok();
         });
     }
@@ -398,21 +403,18 @@ impl Filesystem for Adapter {
                 Ok(listing) => listing,
                 Err(e) => return reply.error(convert::errno(e)),
             };
-            for at in offset.. {
-                if at < DOTS {
-                    // The kernel takes no look-up for these two, whatever the attributes say.
-                    let attr = convert::attr(&dir.attr());
-                    let name = if at == 0 { "." } else { ".." };
-                    if reply.add(attr.ino, at + 1, name, &self.ttl, &attr, Generation(0)) {
-                        break;
-                    }
-                    continue;
+            for (at, name) in dots(offset) {
+                // The kernel takes no look-up for these two, whatever the attributes say.
+                let attr = convert::attr(&dir.attr());
+                if reply.add(attr.ino, at, name, &self.ttl, &attr, Generation(0)) {
+                    return reply.ok();
                 }
-                let Some(entry) = usize::try_from(at - DOTS).ok().and_then(|i| entries.get(i)) else { break };
+            }
+            for Listed { cookie, entry } in after(&entries, offset) {
                 // Gone since the listing was taken: left out, as readdir(3) allows.
                 let Some(attr) = self.engine.lookup_entry(&dir, entry) else { continue };
                 let name = OsStr::from_bytes(&entry.name);
-                if reply.add(INodeNo(attr.ino.0), at + 1, name, &self.ttl, &convert::attr(&attr), Generation(0)) {
+                if reply.add(INodeNo(attr.ino.0), *cookie, name, &self.ttl, &convert::attr(&attr), Generation(0)) {
                     // It did not fit: the kernel never heard of it.
                     self.engine.forget(attr.ino, 1);
                     break;

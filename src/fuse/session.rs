@@ -14,8 +14,10 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The same when the base may change behind the mount.
 const SHORTLY: Duration = Duration::from_secs(1);
 
-/// Worker threads: enough that one in fsync or in a slow read does not hold up the others.
-const WORKERS: usize = 4;
+/// Worker threads: one per processor, as more only wake each other up; two at least, so that one in fsync or in a slow read does
+/// not hold up everything.
+const FEWEST_WORKERS: usize = 2;
+const MOST_WORKERS: usize = 8;
 
 /// Why a session did not start.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +67,6 @@ impl Session {
 }
 
 fn workers() -> usize {
-    std::env::var("REGENTFS_WORKERS")
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .filter(|n| (1..=64).contains(n))
-        .unwrap_or(WORKERS)
+    let processors = std::thread::available_parallelism().map_or(FEWEST_WORKERS, usize::from);
+    processors.clamp(FEWEST_WORKERS, MOST_WORKERS)
 }

@@ -181,6 +181,9 @@ impl Scene {
         let pid = rustix::process::Pid::from_raw(raw).expect("a positive pid");
         rustix::process::kill_process(pid, signal).expect("signal the daemon");
         common::wait_for("the daemon to go", || !common::is_running(raw));
+        // Its last threads may outlive its first one for a moment.
+        let free = || regentfs::store::format::Lock::create(&self.store).is_ok();
+        common::wait_for("the daemon to let go of its store", free);
     }
 }
 
