@@ -14,8 +14,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The same when the base may change behind the mount.
 const SHORTLY: Duration = Duration::from_secs(1);
 
-/// Worker threads: one per processor, as more only wake each other up; two at least, so that one in fsync or in a slow read does
-/// not hold up everything.
+/// Worker threads: one more than processors. Fewer make single requests slower, more wake each other up (docs/PERFORMANCE.md); and one
+/// in fsync or in a slow read must not hold up everything.
 const FEWEST_WORKERS: usize = 2;
 const MOST_WORKERS: usize = 8;
 
@@ -66,7 +66,11 @@ impl Session {
     }
 }
 
+/// `REGENTFS_WORKERS` overrides the number, for measurements.
 fn workers() -> usize {
+    if let Some(chosen) = std::env::var("REGENTFS_WORKERS").ok().and_then(|v| v.parse().ok()) {
+        return usize::clamp(chosen, 1, MOST_WORKERS);
+    }
     let processors = std::thread::available_parallelism().map_or(FEWEST_WORKERS, usize::from);
-    processors.clamp(FEWEST_WORKERS, MOST_WORKERS)
+    (processors + 1).clamp(FEWEST_WORKERS, MOST_WORKERS)
 }
