@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -64,6 +64,8 @@ pub(crate) struct Handles {
     by_file: [Map<Ino, Few>; SHARDS],
     by_actor: [Map<ActorId, Vec<Arc<Handle>>>; SHARDS],
     closed: Mutex<VecDeque<Closed>>,
+    /// When the last of the closed files that are no longer remembered was closed.
+    forgotten_ns: AtomicU64,
 }
 
 fn shard<T>(shards: &[T; SHARDS], n: u64) -> &T {
@@ -103,7 +105,9 @@ impl Handles {
                     .front()
                     .is_some_and(|c| closed.len() >= GRACE_MOST || now_ns.saturating_sub(c.closed_ns) > GRACE_NS)
                 {
-                    closed.pop_front();
+                    if let Some(forgotten) = closed.pop_front() {
+                        self.forgotten_ns.fetch_max(forgotten.closed_ns, Ordering::AcqRel);
+                    }
                 }
                 closed.push_back(Closed { handle: handle.clone(), closed_ns: now_ns });
             }
@@ -129,6 +133,11 @@ impl Handles {
     /// Whether a file is open for something other than this handle.
     pub fn is_shared(&self, ino: Ino) -> bool {
         shard(&self.by_file, ino.0).lock().get(&ino).is_some_and(|list| list.len() > 1)
+    }
+
+    /// Whether everything that was open at that time is still remembered.
+    pub fn remembers(&self, at_ns: u64) -> bool {
+        at_ns > self.forgotten_ns.load(Ordering::Acquire)
     }
 
     /// What `actor` could read through at the time `at_ns`, closed since or not.

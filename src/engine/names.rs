@@ -22,18 +22,16 @@ impl Engine {
     }
 
     /// Looks an entry of a listing up, for readdirplus; counts one look-up. `None` when it is gone.
-    pub fn lookup_entry(&self, dir: &Arc<Inode>, entry: &Entry) -> Option<Attr> {
+    ///
+    /// # Errors
+    /// What keeps the entry from being looked at; it is there all the same.
+    pub fn lookup_entry(&self, dir: &Arc<Inode>, entry: &Entry) -> Result<Option<Attr>> {
         let inode = match self.overlay.lookup(dir, &entry.name) {
-            Ok(inode) => inode,
-            Err(errno) => {
-                if errno != Errno::ENOENT {
-                    tracing::warn!(%errno, name = %String::from_utf8_lossy(&entry.name), "left out");
-                }
-                return None;
-            }
+            Err(Errno::ENOENT) => return Ok(None),
+            other => other?,
         };
         self.overlay.remember(&inode);
-        Some(shown(&inode))
+        Ok(Some(shown(&inode)))
     }
 
     /// The kernel drops `count` look-ups.

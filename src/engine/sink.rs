@@ -43,6 +43,9 @@ impl Sink for EngineSink {
     fn forked(&self, parent: ActorId, child_pid: u32, at_monotonic_ns: u64) {
         let Some(engine) = self.engine.upgrade() else { return };
         let held = engine.handles.held_at(parent, at_monotonic_ns);
+        if !engine.handles.remembers(at_monotonic_ns) {
+            self.gap("the kernel told late of a fork: what the child inherited may be missing");
+        }
         if held.is_empty() {
             return;
         }

@@ -412,8 +412,19 @@ impl Filesystem for Adapter {
             }
             for Listed { cookie, entry } in after(&entries, offset) {
                 // Gone since the listing was taken: left out, as readdir(3) allows.
-                let Some(attr) = self.engine.lookup_entry(&dir, entry) else { continue };
                 let name = OsStr::from_bytes(&entry.name);
+                let attr = match self.engine.lookup_entry(&dir, entry) {
+                    Ok(Some(attr)) => attr,
+                    Ok(None) => continue,
+                    Err(_) => {
+                        // Listed without attributes (node 0): who looks at it hears the error.
+                        let attr = fuser::FileAttr { kind: convert::kind(entry.kind), ..convert::nothing() };
+                        if reply.add(INodeNo(entry.ino.0), *cookie, name, &self.ttl, &attr, Generation(0)) {
+                            break;
+                        }
+                        continue;
+                    }
+                };
                 if reply.add(INodeNo(attr.ino.0), *cookie, name, &self.ttl, &convert::attr(&attr), Generation(0)) {
                     // It did not fit: the kernel never heard of it.
                     self.engine.forget(attr.ino, 1);
