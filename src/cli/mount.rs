@@ -199,7 +199,9 @@ fn warn_inside(inside: &[users::User]) {
 
 fn spawn_daemon(mounting: &Mounting, record: Record) -> Result<()> {
     let log = open_log(&mounting.store)?;
-    let mut child = Command::new("/proc/self/exe")
+    // By its own name, so that it is called `regentfs` in lists of processes too.
+    let program = std::env::current_exe().ok().filter(|p| p.exists()).unwrap_or_else(|| "/proc/self/exe".into());
+    let mut child = Command::new(program)
         .arg("--store")
         .arg(&mounting.store)
         .arg("daemon")
