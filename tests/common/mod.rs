@@ -42,6 +42,17 @@ pub fn plain_user() -> bool {
 /// # Panics
 /// Under CI, where nothing may be skipped.
 pub fn skip(what: &str) {
+    report_skipped(what);
+    assert!(!in_ci(), "under CI nothing may be skipped: {what}");
+}
+
+/// Says that something needs root, for which the same test runs too: `scripts/test` runs every test both ways.
+pub fn leave_to_root(what: &str) {
+    assert!(plain_user(), "only a plain user may leave something to root: {what}");
+    report_skipped(what);
+}
+
+fn report_skipped(what: &str) {
     let who = if plain_user() { "plain user" } else { "root" };
     let line = format!("SKIPPED ({who}): {what}\n");
     // Straight to the descriptor: libtest captures only the print macros.
@@ -50,7 +61,6 @@ pub fn skip(what: &str) {
         let _ =
             fs::OpenOptions::new().append(true).create(true).open(file).and_then(|mut f| f.write_all(line.as_bytes()));
     }
-    assert!(!in_ci(), "under CI nothing may be skipped: {what}");
 }
 
 /// Whether this machine and user can mount FUSE at all; says so when not.

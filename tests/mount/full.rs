@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{assert_ok, can_mount, plain_user, skip, wait_for};
+use crate::common::{assert_ok, can_mount, leave_to_root, plain_user, wait_for};
 use crate::populate;
 use crate::scene::{Scene, refusal};
 
@@ -36,7 +36,7 @@ fn du(dir: &Path) -> String {
 
 fn usable(what: &str) -> bool {
     if plain_user() {
-        skip(&format!("{what}: needs root, to make a small disk"));
+        leave_to_root(&format!("{what}: needs root, to make a small disk"));
         return false;
     }
     can_mount()
