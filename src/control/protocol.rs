@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::contents::OverlayContents;
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::Overlay;
+use crate::overlay::view::View;
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
 use crate::store::{Store, StoreError};
 use crate::types::Seq;
@@ -154,7 +155,8 @@ pub fn dispatch(
 ) -> Result<Done, Failure> {
     match request {
         Request::Diff(filter) => {
-            let notes = diff::diff(overlay, filter, &mut |row| sink(Row::Diff(row)))?;
+            let (from, to) = (View::base(overlay), View::now(overlay));
+            let notes = diff::diff(&from, &to, filter, &mut |row| sink(Row::Diff(row)))?;
             Ok(Done { notes, ..Done::default() })
         }
         Request::Ps(filter) => {
@@ -191,7 +193,7 @@ pub fn offline_status(overlay: &Overlay, store: &Store) -> Result<StatusRow, Fai
         pid: None,
         record: None,
         since: None,
-        changed_files: diff::count(overlay)?,
+        changed_files: diff::count(&View::base(overlay), &View::now(overlay))?,
         events: query::last_seq(store)?.0,
         store: path,
         store_hex,

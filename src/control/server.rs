@@ -14,6 +14,7 @@ use super::protocol::{Done, Failure, Request, Response, Row, SOCKET, StatusRow, 
 use crate::diff;
 use crate::engine::Engine;
 use crate::fuse::mount::{self, Unmount};
+use crate::overlay::view::View;
 use crate::query::{rows, time};
 use crate::types::Time;
 
@@ -174,7 +175,7 @@ impl Served {
             pid: Some(std::process::id()),
             record: Some(self.engine.mode().name().to_owned()),
             since: Some(time::format(self.since)),
-            changed_files: diff::count(overlay)?,
+            changed_files: diff::count(&View::base(overlay), &View::now(overlay))?,
             events: self.engine.events(),
             store: path,
             store_hex,

@@ -2,7 +2,7 @@
 
 use sha1::{Digest, Sha1};
 
-use crate::overlay::changes::{Node, Reader, View};
+use crate::overlay::view::{Node, Reader, View};
 use crate::types::{Errno, Kind, Range};
 
 /// Larger files are compared, but shown as binary.

@@ -1,9 +1,9 @@
 //! Which files differ, file by file, before renames are looked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bytes;
-use crate::overlay::changes::{Node, View};
+use crate::overlay::view::{Node, View};
 use crate::types::{Errno, Kind, Name, Path};
 
 /// What happened to a file, in git's letters.
@@ -115,30 +115,59 @@ impl Scope<'_> {
     }
 }
 
-/// Finds all differences, in the order of their paths.
-pub fn compare(view: &mut View<'_>, paths: &[Path], all: bool) -> Result<Found, Errno> {
-    let scope = Scope { paths, all };
-    view.find_links(&|name| scope.skips(name))?;
-    let view = &*view;
-    let mut found = Found::default();
-    let (base, shown) = view.roots();
-    let mut dirs = vec![(Path::root(), Some(base), Some(shown))];
-    while let Some((path, old, new)) = dirs.pop() {
-        let names = match names(view, old.as_ref(), new.as_ref()) {
-            Ok(names) => names,
-            Err(errno) => {
-                found.notes.push(format!("cannot list {path}: {errno}"));
-                continue;
+/// The paths that may differ, as a tree.
+#[derive(Default)]
+struct Trie {
+    below: BTreeMap<Name, Trie>,
+}
+
+impl Trie {
+    fn of(paths: &BTreeSet<Path>) -> Trie {
+        let mut root = Trie::default();
+        for path in paths {
+            let mut at = &mut root;
+            for name in path.components() {
+                at = at.below.entry(name.into()).or_default();
             }
+        }
+        root
+    }
+}
+
+/// What may differ in a directory.
+enum Where<'t> {
+    /// The same directory on both sides: only these.
+    These(&'t Trie),
+    /// Everything: it is another directory, or is below one.
+    All,
+}
+
+/// Finds all differences, in the order of their paths.
+pub fn compare(from: &View<'_>, to: &View<'_>, paths: &[Path], all: bool) -> Result<Found, Errno> {
+    let scope = Scope { paths, all };
+    let trie = Trie::of(&from.candidates(to, &|name| scope.skips(name))?);
+    let mut found = Found::default();
+    let mut dirs = vec![(Path::root(), Some(from.root()?), Some(to.root()?), Where::These(&trie))];
+    while let Some((path, old, new, mut place)) = dirs.pop() {
+        let same = matches!((&old, &new), (Some(old), Some(new)) if old.ino == new.ino && old.shows() == new.shows());
+        if !same {
+            place = Where::All;
+        }
+        let names = match &place {
+            Where::These(trie) => trie.below.keys().cloned().collect(),
+            Where::All => match names(from, to, old.as_ref(), new.as_ref()) {
+                Ok(names) => names,
+                Err(errno) => {
+                    found.notes.push(format!("cannot list {path}: {errno}"));
+                    continue;
+                }
+            },
         };
         for name in names.iter().filter(|name| !scope.skips(name)) {
             let below = path.join(name);
             let entry = || -> Result<_, Errno> {
-                let old = match old.as_ref().and_then(|dir| view.base_path(dir)) {
-                    Some(dir) => view.base_child(&dir, name)?,
-                    None => None,
-                };
-                let new = new.as_ref().map(|dir| view.child(dir, name)).transpose()?.flatten();
+                let old = old.as_ref().map(|dir| from.child(dir, name)).transpose()?.flatten();
+                let new = new.as_ref().map(|dir| to.child(dir, name)).transpose()?.flatten();
                 Ok((old, new))
             };
             let (old, new) = match entry() {
@@ -151,10 +180,14 @@ pub fn compare(view: &mut View<'_>, paths: &[Path], all: bool) -> Result<Found, 
             let is_dir = |node: &Option<Node>| node.as_ref().is_some_and(|n| n.kind == Kind::Dir);
             if (is_dir(&old) || is_dir(&new)) && scope.enters(&below) {
                 let dir = |node: &Option<Node>| node.clone().filter(|n| n.kind == Kind::Dir);
-                dirs.push((below.clone(), dir(&old), dir(&new)));
+                let place = match &place {
+                    Where::These(trie) => trie.below.get(name).map_or(Where::All, Where::These),
+                    Where::All => Where::All,
+                };
+                dirs.push((below.clone(), dir(&old), dir(&new), place));
             }
             if scope.has(&below) {
-                judge(view, below, old, new, &mut found);
+                judge(to, below, old, new, &mut found);
             }
         }
     }
@@ -162,20 +195,14 @@ pub fn compare(view: &mut View<'_>, paths: &[Path], all: bool) -> Result<Found, 
     Ok(found)
 }
 
-/// The names that may differ between two directories.
-fn names(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Result<Vec<Name>, Errno> {
-    let base = old.and_then(|dir| view.base_path(dir));
-    if let (Some(base), Some(new)) = (&base, new)
-        && view.shows(new).as_ref() == Some(base)
-    {
-        return Ok(view.changed_names(new, base));
-    }
+/// All names in two directories.
+fn names(from: &View<'_>, to: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Result<Vec<Name>, Errno> {
     let mut names = BTreeSet::new();
-    if let Some(base) = &base {
-        names.extend(view.base_names(base)?);
+    if let Some(old) = old {
+        names.extend(from.names(old)?);
     }
     if let Some(new) = new {
-        names.extend(view.names(new)?);
+        names.extend(to.names(new)?);
     }
     Ok(names.into_iter().collect())
 }

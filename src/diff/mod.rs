@@ -14,8 +14,7 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::overlay::Overlay;
-use crate::overlay::changes::View;
+use crate::overlay::view::View;
 use crate::query::rows::text;
 use crate::store::StoreError;
 use crate::types::{Errno, Path, unhex};
@@ -93,17 +92,17 @@ impl DiffFilter {
     }
 }
 
-/// Sends a row for each changed file, by path. Returns remarks for people: what was left out, and why.
+/// Sends a row for each file that differs between two views, by path. Returns remarks for people: what was left out, and why.
 pub fn diff(
-    overlay: &Overlay,
+    from: &View<'_>,
+    to: &View<'_>,
     filter: &DiffFilter,
     sink: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
 ) -> Result<Vec<String>, DiffError> {
-    let mut view = View::new(overlay)?;
-    let mut found = compare::compare(&mut view, &filter.paths(), filter.all)?;
-    let changes = renames::pair(&view, std::mem::take(&mut found.changes), &mut found.notes);
+    let mut found = compare::compare(from, to, &filter.paths(), filter.all)?;
+    let changes = renames::pair(to, std::mem::take(&mut found.changes), &mut found.notes);
     for change in &changes {
-        let row = row(&view, change, filter.detail, &mut found.notes);
+        let row = row(to, change, filter.detail, &mut found.notes);
         if sink(row).is_break() {
             break;
         }
@@ -111,11 +110,18 @@ pub fn diff(
     Ok(found.notes())
 }
 
+/// The files that differ between two views, with renames found.
+///
+/// # Errors
+/// When the log or the base cannot be read.
+pub fn changes(from: &View<'_>, to: &View<'_>, paths: &[Path], all: bool) -> Result<Vec<Change>, DiffError> {
+    let mut found = compare::compare(from, to, paths, all)?;
+    Ok(renames::pair(to, std::mem::take(&mut found.changes), &mut found.notes))
+}
+
 /// How many files differ: the rows that [`diff`] would send for everything.
-pub fn count(overlay: &Overlay) -> Result<u64, DiffError> {
-    let mut view = View::new(overlay)?;
-    let mut found = compare::compare(&mut view, &[], false)?;
-    Ok(renames::pair(&view, found.changes, &mut found.notes).len() as u64)
+pub fn count(from: &View<'_>, to: &View<'_>) -> Result<u64, DiffError> {
+    Ok(changes(from, to, &[], false)?.len() as u64)
 }
 
 fn row(view: &View<'_>, change: &Change, detail: Detail, notes: &mut Vec<String>) -> DiffRow {
@@ -128,7 +134,7 @@ fn row(view: &View<'_>, change: &Change, detail: Detail, notes: &mut Vec<String>
         None => (None, None),
     };
     let mode =
-        |node: &Option<crate::overlay::changes::Node>| node.as_ref().map(|n| format!("{:06o}", compare::mode(n)));
+        |node: &Option<crate::overlay::view::Node>| node.as_ref().map(|n| format!("{:06o}", compare::mode(n)));
     let mut row = DiffRow {
         status: change.status().letter().to_owned(),
         path,

@@ -5,7 +5,7 @@ use imara_diff::{Algorithm, Diff, Hunk, InternedInput};
 use super::bytes::{self, LARGE};
 use super::compare::{Change, Status, mode};
 use super::quote::quote;
-use crate::overlay::changes::{Node, View};
+use crate::overlay::view::{Node, View};
 use crate::types::Path;
 
 /// Unchanged lines around a change.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::bytes;
 use super::compare::Change;
 use super::spans::Spans;
-use crate::overlay::changes::{BaseId, Node, View};
+use crate::overlay::view::{Node, View};
 use crate::types::{Errno, Kind, Path};
 
 /// Larger files are only compared for equality.
@@ -87,15 +87,15 @@ impl Pairs<'_, '_> {
     }
 
     fn by_identity(&mut self) {
-        let mut by_base: FxHashMap<BaseId, Vec<usize>> = FxHashMap::default();
+        // A file of the base is known by what it is there; one that was born here by its number.
+        let identity = |node: &Node| node.base.unwrap_or((u64::MAX, node.ino.0));
+        let mut by_file: FxHashMap<(u64, u64), Vec<usize>> = FxHashMap::default();
         for (i, half) in self.gone.iter().enumerate() {
-            if let Some(base) = half.node.base {
-                by_base.entry(base).or_default().push(i);
-            }
+            by_file.entry(identity(&half.node)).or_default().push(i);
         }
         for to in 0..self.born.len() {
             let Some(half) = self.born.get(to) else { continue };
-            let Some(candidates) = half.node.base.and_then(|base| by_base.get(&base)) else { continue };
+            let Some(candidates) = by_file.get(&identity(&half.node)) else { continue };
             let Some(from) = self.choose(candidates, half) else { continue };
             let Some(old) = self.gone.get(from).filter(|old| old.node.kind == half.node.kind) else { continue };
             let same = bytes::same(self.view, &old.node, &half.node).unwrap_or(false);

@@ -6,25 +6,24 @@
 
 use std::ops::ControlFlow;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::tree::load_record;
 use crate::base::Base;
 use crate::store::codec::{self, Dentry, InodeRecord, Origin};
+use crate::store::lineage::Lineage;
 use crate::store::{Batch, Store, StoreError, Sync, Table, keys};
-use crate::types::{Epoch, Ino, Path, Timeline};
+use crate::types::{Ino, Path};
 
 /// Gives entries to changed inodes that the base does not lead to any more. Returns the paths that lost their directory too.
 pub(crate) fn adopt(
     store: &Store,
     base: &dyn Base,
-    timeline: Timeline,
-    epoch: Epoch,
-    changed: &[Ino],
+    lineage: &Lineage,
+    changed: &FxHashSet<Ino>,
 ) -> Result<Vec<Path>, StoreError> {
     let mut lost: Vec<(Ino, InodeRecord, Origin)> = Vec::new();
     for &ino in changed {
-        let Some(record) = load_record(store, timeline, ino)? else { continue };
+        let Some(record) = lineage.inode(&*store.kv, ino)?.filter(|r| r.attr.nlink > 0) else { continue };
         let Some(origin) = record.origin.clone() else { continue };
         if !leads_to(base, &origin) {
             lost.push((ino, record, origin));
@@ -35,23 +34,12 @@ pub(crate) fn adopt(
     }
     // Parents first: an entry in a directory that was itself replaced belongs to the directory that the log knows.
     lost.sort_by(|a, b| a.2.path.cmp(&b.2.path));
-    let mut entries: FxHashMap<(Ino, Vec<u8>), Dentry> = FxHashMap::default();
-    let mut named: FxHashMap<Ino, ()> = FxHashMap::default();
-    let (from, to) = keys::all_dentries(timeline);
-    store.kv.scan(Table::Tree, &from, &to, &mut |key, value| {
-        if let (Some((dir, name, _)), Ok(dentry)) = (keys::parse_dentry(key), codec::get_dentry(value)) {
-            entries.entry((dir, name.to_vec())).or_insert(dentry);
-            if let Dentry::Entry { ino, .. } = dentry {
-                named.insert(ino, ());
-            }
-        }
-        ControlFlow::Continue(())
-    })?;
+    let named = named(store, lineage)?;
     let known: FxHashMap<Path, Ino> = lost.iter().map(|(ino, _, origin)| (origin.path.clone(), *ino)).collect();
     let mut homeless = Vec::new();
-    let mut batch = Batch::new();
+    let mut put = Put { store, base, lineage, batch: Batch::new() };
     for (ino, record, origin) in &lost {
-        if named.contains_key(ino) {
+        if named.contains(ino) {
             continue;
         }
         let Some((dir, name)) = origin.path.split_last() else { continue };
@@ -61,68 +49,86 @@ pub(crate) fn adopt(
             None => base.stat_path(&dir).ok().map(|s| s.attr.ino),
         };
         match parent {
-            Some(parent) if !entries.contains_key(&(parent, name.to_vec())) => {
-                let mut value = Vec::new();
-                codec::put_dentry(&mut value, Dentry::Entry { ino: *ino, kind: record.attr.kind });
-                batch.put(Table::Tree, &keys::dentry(timeline, parent, name, epoch), &value);
-                if parent != Ino::ROOT && load_record(store, timeline, parent)?.is_none() {
-                    record_directory(store, base, &mut batch, (timeline, epoch), parent, &dir)?;
-                }
+            Some(parent) if lineage.dentry(&*store.kv, parent, name)?.is_none() => {
+                put.entry(parent, name, Dentry::Entry { ino: *ino, kind: record.attr.kind }, &origin.path);
+                put.directory(parent, &dir)?;
                 tracing::warn!(path = %origin.path, "the base has another file here now; the changed one stays in view");
             }
             Some(_) => {}
             None => homeless.push(origin.path.clone()),
         }
     }
-    // The root's own entries are only looked for when it has a record.
-    if load_record(store, timeline, Ino::ROOT)?.is_none() {
-        record_directory(store, base, &mut batch, (timeline, epoch), Ino::ROOT, &Path::root())?;
-    }
-    store.kv.commit(&batch, Sync::Yes)?;
+    store.kv.commit(&put.batch, Sync::Yes)?;
     Ok(homeless)
+}
+
+/// All inodes that an entry of the overlay leads to.
+fn named(store: &Store, lineage: &Lineage) -> Result<FxHashSet<Ino>, StoreError> {
+    let mut dirs: FxHashSet<Ino> = FxHashSet::default();
+    for at in lineage.segments() {
+        let (from, to) = keys::all_dentries(at.timeline);
+        store.kv.scan(Table::Tree, &from, &to, &mut |key, _| {
+            dirs.extend(keys::parse_dentry(key).map(|(dir, _, _)| dir));
+            ControlFlow::Continue(())
+        })?;
+    }
+    let mut named = FxHashSet::default();
+    for dir in dirs {
+        lineage.dentries(&*store.kv, dir, &mut |_, dentry| {
+            if let Dentry::Entry { ino, .. } = dentry {
+                named.insert(ino);
+            }
+        })?;
+    }
+    Ok(named)
+}
+
+struct Put<'a> {
+    store: &'a Store,
+    base: &'a dyn Base,
+    lineage: &'a Lineage,
+    batch: Batch,
+}
+
+impl Put<'_> {
+    fn entry(&mut self, dir: Ino, name: &[u8], dentry: Dentry, path: &Path) {
+        let at = self.lineage.at();
+        let mut value = Vec::new();
+        codec::put_dentry(&mut value, dentry);
+        self.batch.put(Table::Tree, &keys::dentry(at.timeline, dir, name, at.epoch), &value);
+        self.batch.put(Table::Tree, &keys::touched_name(at.timeline, at.epoch, dir, name), path.as_bytes());
+    }
+
+    /// A directory of the base that gets its first entry needs a record, or nobody looks for its entries.
+    fn directory(&mut self, ino: Ino, path: &Path) -> Result<(), StoreError> {
+        if self.lineage.inode(&*self.store.kv, ino)?.is_some_and(|r| r.attr.nlink > 0) {
+            return Ok(());
+        }
+        let stat = self.base.stat_path(path).map_err(|e| StoreError::io("read", "the base")(e.into()))?;
+        let mut attr = stat.attr;
+        attr.ino = ino;
+        let origin = Origin {
+            path: path.clone(),
+            dev: stat.dev,
+            ino: stat.attr.ino.0,
+            born: stat.born,
+            print: super::tree::print(&stat.attr),
+        };
+        let content = codec::Content::None;
+        let record = InodeRecord { attr, content, opaque: false, origin: Some(origin), target: None, xattrs: None };
+        let at = self.lineage.at();
+        let mut value = Vec::new();
+        codec::put_inode(&mut value, &record);
+        self.batch.put(Table::Tree, &keys::inode(at.timeline, ino, at.epoch), &value);
+        self.batch.put(Table::Tree, &keys::touched_inode(at.timeline, at.epoch, ino), path.as_bytes());
+        Ok(())
+    }
 }
 
 /// Whether the base still has that very file at the path where it was found.
 fn leads_to(base: &dyn Base, origin: &Origin) -> bool {
     base.stat_path(&origin.path)
         .is_ok_and(|stat| stat.attr.ino.0 == origin.ino && (origin.born.is_none() || origin.born == stat.born))
-}
-
-/// A directory of the base that gets its first entry needs a record, or nobody looks for its entries.
-fn record_directory(
-    store: &Store,
-    base: &dyn Base,
-    batch: &mut Batch,
-    (timeline, epoch): (Timeline, Epoch),
-    ino: Ino,
-    path: &Path,
-) -> Result<(), StoreError> {
-    let _ = store;
-    let stat = base.stat_path(path).map_err(|e| StoreError::io("read", "the base")(e.into()))?;
-    let mut attr = stat.attr;
-    attr.ino = ino;
-    let origin = Origin {
-        path: path.clone(),
-        dev: stat.dev,
-        ino: stat.attr.ino.0,
-        born: stat.born,
-        print: super::tree::print(&stat.attr),
-    };
-    let record = InodeRecord {
-        attr,
-        content: codec::Content::None,
-        opaque: false,
-        origin: Some(origin),
-        target: None,
-        xattrs: None,
-    };
-    let mut value = Vec::new();
-    codec::put_inode(&mut value, &record);
-    batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), &value);
-    if ino != Ino::ROOT {
-        batch.put(Table::Tree, &keys::origin(timeline, ino), &[]);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Bytes: reading through a file's versions and the base, and making the version that a writer may change.
 //!
 //! A byte at offset `o` of a version comes from the version's own file if its chunk is the version's own or `o` is not below
-//! `limit`; otherwise from the parent. Own bytes that were never written are zero. Invariants: `limit` never exceeds the file's size, and while
+//! `limit`; otherwise from what lies below, whose extents are flattened when the version is made. Own bytes that were never written are zero. Invariants: `limit` never exceeds the file's size, and while
 //! not `ragged` the version file is not longer than the file.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use super::chunks::{CHUNK, Chunks};
+use super::extents::{Extent, Extents, Source};
 use super::inode::{Bytes, State, Version};
 use super::{Inode, Overlay, Result, failed};
 use crate::store::codec::{self, Origin, Parent, VersionRecord};
@@ -38,7 +39,30 @@ impl Version {
     fn is_whole(&self) -> bool {
         self.own.covers(chunks_for(self.record.limit))
     }
+
+    /// Where each of the first `size` bytes comes from.
+    pub(crate) fn flatten(&self, size: u64) -> Extents {
+        let mut extents = Extents::default();
+        let limit = self.record.limit.min(size);
+        let mut at = 0;
+        while at < limit {
+            let (own, end) = self.piece_at(at);
+            let end = end.min(limit);
+            if own {
+                extents.push(Extent { start: at, end, source: Source::Version(self.id) });
+            } else {
+                extents.push_part(&self.below, at, end);
+            }
+            at = end;
+        }
+        extents.push(Extent { start: limit, end: size, source: Source::Version(self.id) });
+        extents
+    }
 }
+
+/// So many versions may lie on each other before one writes down where all of its bytes are: bounds what reading a version from
+/// the log costs, and lets old versions go.
+const DEEPEST: u32 = 16;
 
 impl Overlay {
     /// The base file behind `origin`, checked to be the one that was looked up.
@@ -83,22 +107,13 @@ impl Overlay {
                 return Ok(got);
             }
             Bytes::Version(version) => {
-                let below: Vec<&Version> = version.below.iter().map(|v| &**v).collect();
-                self.read_version(inode, state, version, &below, offset, out)?;
+                self.read_version(inode, state, version, offset, out)?;
             }
         }
         Ok(len)
     }
 
-    fn read_version(
-        &self,
-        inode: &Inode,
-        state: &State,
-        version: &Version,
-        below: &[&Version],
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<()> {
+    fn read_version(&self, inode: &Inode, state: &State, version: &Version, offset: u64, out: &mut [u8]) -> Result<()> {
         let mut done = 0;
         while done < out.len() {
             let at = offset + done as u64;
@@ -108,41 +123,35 @@ impl Overlay {
             if own {
                 self.data().read(version.id, at, piece).map_err(failed)?;
             } else {
-                self.read_parent(inode, state, version, below, at, piece)?;
+                self.read_below(inode, state, version, at, piece)?;
             }
             done += len;
         }
         Ok(())
     }
 
-    fn read_parent(
-        &self,
-        inode: &Inode,
-        state: &State,
-        version: &Version,
-        below: &[&Version],
-        at: u64,
-        piece: &mut [u8],
-    ) -> Result<()> {
-        match (version.record.parent, below.split_first()) {
-            (Parent::Version(_), Some((parent, deeper))) => self.read_version(inode, state, parent, deeper, at, piece),
-            (Parent::Base, _) => {
-                let origin = state.origin.as_deref().ok_or(Errno::EIO)?;
-                let file = self.base_file(inode, origin)?;
-                self.unchanged(&file, origin)?;
-                let got = read_full(&file, at, piece).map_err(|e| Errno::from_io(&e))?;
-                piece[got..].fill(0);
-                Ok(())
+    /// Reads what a version has not itself.
+    fn read_below(&self, inode: &Inode, state: &State, version: &Version, offset: u64, out: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < out.len() {
+            let at = offset + done as u64;
+            let (source, end) = version.below.at(at);
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(out.len() - done);
+            let piece = &mut out[done..done + len];
+            match source {
+                Some(Source::Version(id)) => self.data().read(id, at, piece).map_err(failed)?,
+                Some(Source::Base) => {
+                    let origin = state.origin.as_deref().ok_or(Errno::EIO)?;
+                    let file = self.base_file(inode, origin)?;
+                    self.unchanged(&file, origin)?;
+                    let got = read_full(&file, at, piece).map_err(|e| Errno::from_io(&e))?;
+                    piece[got..].fill(0);
+                }
+                None => piece.fill(0),
             }
-            (Parent::None, _) => {
-                piece.fill(0);
-                Ok(())
-            }
-            (Parent::Version(id), None) => {
-                tracing::error!(%id, "a version's parent is missing");
-                Err(Errno::EIO)
-            }
+            done += len;
         }
+        Ok(())
     }
 
     /// The version that may be changed in this epoch: the current one, or a new one over what the file has now.
@@ -150,21 +159,25 @@ impl Overlay {
     /// A new version's record is put into `batch`; it becomes real with the commit.
     pub(crate) fn writable(&self, inode: &Inode, state: &State, batch: &mut Batch) -> Result<Version> {
         let epoch = self.epoch();
-        let (parent, below, stamp) = match &state.content {
+        let size = state.attr.size;
+        let (mut parent, below, depth) = match &state.content {
             Bytes::Version(version) if version.record.epoch == epoch => return Ok((**version).clone()),
-            Bytes::Version(version) => {
-                let mut below = vec![Arc::new(Version { below: Vec::new(), ..(**version).clone() })];
-                below.extend(version.below.iter().cloned());
-                (Parent::Version(version.id), below, 0)
-            }
-            Bytes::Base => (Parent::Base, Vec::new(), 0),
-            Bytes::None => (Parent::None, Vec::new(), 0),
+            Bytes::Version(version) => (Parent::Version(version.id), version.flatten(size), version.depth + 1),
+            Bytes::Base => (Parent::Base, Extents::one(0, size, Source::Base), 0),
+            Bytes::None => (Parent::None, Extents::default(), 0),
         };
         let id = VersionId(self.store.counters.next(&*self.store.kv, Counter::Version).map_err(failed)?);
-        let limit = if parent == Parent::None { 0 } else { state.attr.size };
+        if depth >= DEEPEST {
+            parent = Parent::Map;
+            batch.put(Table::Tree, &keys::extents(id), &below.encode());
+        }
+        let depth = if parent == Parent::Map { 0 } else { depth };
+        let limit = if parent == Parent::None { 0 } else { size };
         let record = VersionRecord { ino: inode.ino, epoch, parent, limit };
         self.put_version(batch, id, &record);
-        Ok(Version { id, record, own: Chunks::default(), stamp, below, ragged: false })
+        let own = Chunks::default();
+        let trashed = state.attr.nlink == 0;
+        Ok(Version { id, record, own, stamp: 0, below: Arc::new(below), depth, ragged: false, trashed })
     }
 
     pub(crate) fn put_version(&self, batch: &mut Batch, id: VersionId, record: &VersionRecord) {
@@ -199,8 +212,7 @@ impl Overlay {
             let (start, stop) = (chunk * CHUNK, ((chunk + 1) * CHUNK).min(limit));
             if offset > start || end < stop {
                 buffer.resize((stop - start) as usize, 0);
-                let below: Vec<&Version> = version.below.iter().map(|v| &**v).collect();
-                self.read_parent(inode, state, version, &below, start, &mut buffer)?;
+                self.read_below(inode, state, version, start, &mut buffer)?;
                 if buffer.iter().any(|&b| b != 0) {
                     self.store.space.claim(stop - start).map_err(failed)?;
                     self.data().write(version.id, start, &buffer).map_err(failed)?;
@@ -229,7 +241,8 @@ impl Overlay {
         if version.is_whole() {
             version.record.limit = 0;
             version.record.parent = Parent::None;
-            version.below.clear();
+            version.below = Arc::default();
+            version.depth = 0;
             version.own = Chunks::default();
             self.put_version(batch, version.id, &version.record);
         } else {
@@ -269,8 +282,7 @@ impl Overlay {
                 seek_file(&*self.base_file(inode, origin)?, offset, data, size)?
             }
             Bytes::Version(version) => {
-                let below: Vec<&Version> = version.below.iter().map(|v| &**v).collect();
-                self.seek_version(inode, state, version, &below, (offset, size), data)?
+                self.seek_version(inode, state, version, (offset, size), data)?
             }
         };
         // The end of every file is a hole.
@@ -285,30 +297,29 @@ impl Overlay {
         inode: &Inode,
         state: &State,
         version: &Version,
-        below: &[&Version],
         (offset, size): (u64, u64),
         data: bool,
     ) -> Result<Option<u64>> {
         let mut at = offset;
         while at < size {
             let (own, end) = version.piece_at(at);
+            let (source, end) = if own {
+                (Some(Source::Version(version.id)), end)
+            } else {
+                let (source, changes) = version.below.at(at);
+                (source, changes.min(end))
+            };
             let end = end.min(size);
-            let found = if own {
-                match self.data().existing(version.id).map_err(failed)? {
+            let found = match source {
+                Some(Source::Version(id)) => match self.data().existing(id).map_err(failed)? {
                     Some(file) => seek_file(&file, at, data, end)?,
                     None => (!data).then_some(at),
+                },
+                Some(Source::Base) => {
+                    let origin = state.origin.as_deref().ok_or(Errno::EIO)?;
+                    seek_file(&*self.base_file(inode, origin)?, at, data, end)?
                 }
-            } else {
-                match (version.record.parent, below.split_first()) {
-                    (Parent::Version(_), Some((parent, deeper))) => {
-                        self.seek_version(inode, state, parent, deeper, (at, end), data)?
-                    }
-                    (Parent::Base, _) => {
-                        let origin = state.origin.as_deref().ok_or(Errno::EIO)?;
-                        seek_file(&*self.base_file(inode, origin)?, at, data, end)?
-                    }
-                    (Parent::None | Parent::Version(_), _) => (!data).then_some(at),
-                }
+                None => (!data).then_some(at),
             };
             if let Some(found) = found.filter(|&found| found < end) {
                 return Ok(Some(found));

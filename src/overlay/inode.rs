@@ -8,10 +8,11 @@ use rustc_hash::FxHashMap;
 
 use super::acl::Acl;
 use super::chunks::Chunks;
+use super::extents::Extents;
 use crate::base::BaseStat;
 use crate::store::codec::{Dentry, InodeRecord, Origin, Print, VersionRecord, Xattrs};
 use crate::types::event::ContentRef;
-use crate::types::{Attr, Ino, Kind, Name, Path, VersionId};
+use crate::types::{Attr, Epoch, Ino, Kind, Name, Path, VersionId};
 
 /// A file, whatever its names.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub origin: Option<Box<Origin>>,
     /// Whether the log has a record of it: it differs from the base.
     pub recorded: bool,
+    /// The last epoch in which it was put into the index of changes.
+    pub touched: Epoch,
     pub opaque: bool,
     pub place: Place,
     pub dir: Option<Box<Dir>>,
@@ -68,10 +71,14 @@ pub(crate) struct Version {
     pub own: Chunks,
     /// How often its bytes were changed.
     pub stamp: u64,
-    /// Versions that this one builds on, nearest first.
-    pub below: Vec<Arc<Version>>,
+    /// Where the bytes are that the version has not itself.
+    pub below: Arc<Extents>,
+    /// So many versions have to be read from the log for `below`.
+    pub depth: u32,
     /// The version file may be longer than the file and must be cut before the file grows.
     pub ragged: bool,
+    /// No history needs it: it goes with the last handle.
+    pub trashed: bool,
 }
 
 /// The changes to a directory.
@@ -115,6 +122,7 @@ impl Inode {
             content: Bytes::None,
             origin: Some(Box::new(origin)),
             recorded,
+            touched: Epoch::BASE,
             opaque: record.as_ref().is_some_and(|r| r.opaque),
             place,
             dir: Some(Box::new(Dir { loaded: !recorded, ..Dir::default() })),

@@ -11,15 +11,16 @@
 
 mod acl;
 mod adopt;
-pub mod changes;
 pub mod chunks;
 pub mod content;
 pub mod descriptors;
+pub mod extents;
 pub mod hashing;
 pub mod inode;
 pub mod ops;
 pub mod path;
 pub mod tree;
+pub mod view;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -29,8 +30,9 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashSet;
 
 use crate::base::Base;
-use crate::store::{Batch, Store, StoreError, Sync, Table, data::Data, keys};
-use crate::types::{ActorId, Epoch, Errno, Ino, Note, Time, Timeline, VersionId};
+use crate::store::lineage::Lineage;
+use crate::store::{Batch, Store, StoreError, Sync, Table, data::Data, history, keys};
+use crate::types::{ActorId, At, Epoch, Errno, Ino, Note, Time, Timeline, VersionId};
 
 pub use inode::Inode;
 
@@ -59,6 +61,15 @@ impl Journal for NoJournal {
     }
 }
 
+/// What an overlay shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A timeline's newest state, which can be changed.
+    Timeline(Timeline),
+    /// A sealed state, read only.
+    Past(At),
+}
+
 pub type Result<T, E = Errno> = std::result::Result<T, E>;
 
 /// What the mount shows. See the module.
@@ -66,10 +77,12 @@ pub struct Overlay {
     pub(crate) store: Arc<Store>,
     pub(crate) base: Arc<dyn Base>,
     pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) timeline: Timeline,
+    /// The timeline that is shown, and the open epoch of it; for a view of the past, the epoch that is shown.
     pub(crate) epoch: AtomicU64,
+    pub(crate) lineage: RwLock<Arc<Lineage>>,
+    pub(crate) read_only: bool,
     pub(crate) inodes: tree::Table,
-    /// Inodes of the base that have a record of their own, so that all others cost no look-up in the log.
+    /// Inodes that have or had a record of their own, so that all others cost no look-up in the log.
     pub(crate) changed: RwLock<FxHashSet<Ino>>,
     pub(crate) namespace: Mutex<()>,
     /// Counts directory renames: paths remembered before the last one are worked out again.
@@ -93,7 +106,7 @@ pub(crate) fn failed(error: StoreError) -> Errno {
 }
 
 impl Overlay {
-    /// Opens the overlay that `store` holds over `base`.
+    /// Opens the main timeline of what `store` holds over `base`.
     ///
     /// # Errors
     /// When the store cannot be read, or the base's root is gone.
@@ -103,25 +116,41 @@ impl Overlay {
         journal: Arc<dyn Journal>,
         live_base: bool,
     ) -> Result<Overlay, StoreError> {
-        let timeline = Timeline::MAIN;
-        let mut changed = FxHashSet::default();
-        let (from, to) = keys::origins(timeline);
-        store.kv.scan(Table::Tree, &from, &to, &mut |key, _| {
-            changed.extend(keys::last_number(key).map(Ino));
-            ControlFlow::Continue(())
-        })?;
-        let list: Vec<Ino> = changed.iter().copied().collect();
-        for path in adopt::adopt(&store, &*base, timeline, Epoch(1), &list)? {
-            tracing::error!(%path, "changed here, and the base has lost its directory: the change is in the store, but not in view");
+        Overlay::open_shown(store, base, journal, live_base, Shown::Timeline(Timeline::MAIN))
+    }
+
+    /// Opens a timeline, or a point of the past.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the base's root is gone.
+    pub fn open_shown(
+        store: Arc<Store>,
+        base: Arc<dyn Base>,
+        journal: Arc<dyn Journal>,
+        live_base: bool,
+        shown: Shown,
+    ) -> Result<Overlay, StoreError> {
+        let (at, read_only) = match shown {
+            Shown::Timeline(timeline) => (At { timeline, epoch: history::timeline(&*store.kv, timeline)?.head }, false),
+            Shown::Past(at) => (at, true),
+        };
+        let lineage = Lineage::of(&*store.kv, at)?;
+        if !read_only {
+            let mut changed = FxHashSet::default();
+            lineage.numbers(&*store.kv, &mut |ino| {
+                changed.insert(ino);
+            })?;
+            for path in adopt::adopt(&store, &*base, &lineage, &changed)? {
+                tracing::error!(%path, "changed here, and the base has lost its directory: the change is in the store, but not in view");
+            }
+            empty_trash(&store)?;
         }
-        let (from, to) = keys::origins(timeline);
-        store.kv.scan(Table::Tree, &from, &to, &mut |key, _| {
-            changed.extend(keys::last_number(key).map(Ino));
-            ControlFlow::Continue(())
+        let mut changed = FxHashSet::default();
+        lineage.numbers(&*store.kv, &mut |ino| {
+            changed.insert(ino);
         })?;
-        empty_trash(&store)?;
         let stat = base.root().map_err(|e| StoreError::io("read", "the base's root")(e.into()))?;
-        let root_record = tree::load_record(&store, timeline, Ino::ROOT)?;
+        let root_record = lineage.inode(&*store.kv, Ino::ROOT)?;
         let root = Arc::new(Inode::root(&stat, root_record));
         let inodes = tree::Table::default();
         inodes.insert(root.clone());
@@ -129,8 +158,9 @@ impl Overlay {
             store,
             base,
             journal,
-            timeline,
-            epoch: AtomicU64::new(1),
+            epoch: AtomicU64::new(at.epoch.0),
+            lineage: RwLock::new(Arc::new(lineage)),
+            read_only,
             inodes,
             changed: RwLock::new(changed),
             namespace: Mutex::new(()),
@@ -146,6 +176,20 @@ impl Overlay {
 
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Which history is shown.
+    pub fn lineage(&self) -> Arc<Lineage> {
+        self.lineage.read().clone()
+    }
+
+    /// The timeline that is shown.
+    pub fn timeline(&self) -> Timeline {
+        self.lineage.read().at().timeline
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub fn store(&self) -> &Arc<Store> {
@@ -205,6 +249,7 @@ pub(crate) fn delete_version(store: &Store, id: VersionId) -> Result<(), StoreEr
         ControlFlow::Continue(())
     })?;
     batch.delete(Table::Tree, &keys::version(id));
+    batch.delete(Table::Tree, &keys::extents(id));
     batch.delete(Table::Meta, &keys::trash(id));
     store.kv.commit(&batch, Sync::No)
 }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::extents::{Extents, Source};
 use super::inode::{Bytes, Dir, Place, State, Version};
 use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
 use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print};
 use crate::store::{Batch, Counter, Store, StoreError, Sync, Table as Tab, keys};
-use crate::types::{Attr, Errno, Ino, Kind, Path, Timeline, VersionId};
+use crate::types::{Attr, Epoch, Errno, Ino, Kind, Path, VersionId};
 
 const SHARDS: usize = 16;
 
@@ -67,17 +68,6 @@ impl Table {
     }
 }
 
-/// The newest record of an inode.
-pub(crate) fn load_record(store: &Store, timeline: Timeline, ino: Ino) -> Result<Option<InodeRecord>, StoreError> {
-    let (from, to) = keys::inode_states(timeline, ino);
-    let mut found = None;
-    store.kv.scan(Tab::Tree, &from, &to, &mut |_, value| {
-        found = Some(codec::get_inode(ino, value));
-        ControlFlow::Break(())
-    })?;
-    found.transpose()
-}
-
 /// A version with everything it builds on.
 pub(crate) fn load_version(store: &Store, id: VersionId, stamp: u64) -> Result<Version, StoreError> {
     let bytes = store
@@ -93,14 +83,24 @@ pub(crate) fn load_version(store: &Store, id: VersionId, stamp: u64) -> Result<V
         }
         ControlFlow::Continue(())
     })?;
-    let mut below = Vec::new();
-    if let Parent::Version(parent) = record.parent {
-        let mut parent = load_version(store, parent, 0)?;
-        let deeper = std::mem::take(&mut parent.below);
-        below.push(Arc::new(parent));
-        below.extend(deeper);
-    }
-    Ok(Version { id, record, own, stamp, below, ragged: true })
+    let (below, depth) = match record.parent {
+        Parent::None => (Extents::default(), 0),
+        Parent::Base => (Extents::one(0, record.limit, Source::Base), 0),
+        Parent::Map => {
+            let bytes = store
+                .kv
+                .get(Tab::Tree, &keys::extents(id))?
+                .ok_or_else(|| StoreError::corrupt(format!("the extents of version {id} are missing")))?;
+            (Extents::decode(&bytes)?, 0)
+        }
+        // A version is always younger than the one below it: this ends, whatever the disk holds.
+        Parent::Version(parent) if parent < id => {
+            let parent = load_version(store, parent, 0)?;
+            (parent.flatten(record.limit), parent.depth + 1)
+        }
+        Parent::Version(_) => return Err(StoreError::corrupt(format!("version {id} lies under itself"))),
+    };
+    Ok(Version { id, record, own, stamp, below: Arc::new(below), depth, ragged: true, trashed: false })
 }
 
 impl Overlay {
@@ -117,7 +117,8 @@ impl Overlay {
     /// The inode for a base file that was just looked up at `path`, `name` in `parent`.
     pub(crate) fn of_base(&self, stat: &BaseStat, parent: &Inode, name: &[u8], base_path: Path) -> Result<Arc<Inode>> {
         let ino = self.number(stat)?;
-        if self.changed.read().contains(&ino) {
+        let known = self.changed.read().contains(&ino);
+        if known && self.inode(ino).is_none() && self.record(ino)?.is_some_and(|r| r.attr.nlink > 0) {
             return self.load(ino, parent, name);
         }
         let mut attr = stat.attr;
@@ -152,9 +153,10 @@ impl Overlay {
             content: if attr.kind == Kind::File { Bytes::Base } else { Bytes::None },
             origin: Some(Box::new(origin)),
             recorded: false,
+            touched: Epoch::BASE,
             opaque: false,
             place: self.new_place(parent, name),
-            dir: (attr.kind == Kind::Dir).then(|| Box::new(Dir { loaded: true, ..Dir::default() })),
+            dir: (attr.kind == Kind::Dir).then(|| Box::new(Dir { loaded: !known, ..Dir::default() })),
             target: None,
             xattrs: None,
         };
@@ -167,8 +169,7 @@ impl Overlay {
             self.place(&inode, parent, name);
             return Ok(inode);
         }
-        let record = load_record(&self.store, self.timeline, ino).map_err(failed)?;
-        let state = match record {
+        let state = match self.record(ino)? {
             Some(record) => {
                 let content = match record.content {
                     Content::None => Bytes::None,
@@ -182,6 +183,7 @@ impl Overlay {
                     content,
                     origin: record.origin.map(Box::new),
                     recorded: true,
+                    touched: Epoch::BASE,
                     opaque: record.opaque,
                     place: self.new_place(parent, name),
                     dir: (record.attr.kind == Kind::Dir).then(Box::default),
@@ -199,7 +201,7 @@ impl Overlay {
     }
 
     /// The number by which a base file is known: its own, unless that number is taken.
-    fn number(&self, stat: &BaseStat) -> Result<Ino> {
+    pub(crate) fn number(&self, stat: &BaseStat) -> Result<Ino> {
         let ino = stat.attr.ino;
         let usable = stat.dev == self.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated();
         // The set's lock is a leaf: it must be free again before an inode is looked at.
@@ -229,8 +231,12 @@ impl Overlay {
         if let Some(inode) = self.inodes.get(ino) {
             return Ok(differs(inode.state.read().origin.as_deref()));
         }
-        let record = load_record(&self.store, self.timeline, ino).map_err(failed)?;
-        Ok(record.is_some_and(|r| differs(r.origin.as_ref())))
+        Ok(self.record(ino)?.is_some_and(|r| differs(r.origin.as_ref())))
+    }
+
+    /// The record that an inode has in the history that is shown. One without a name has nlink 0.
+    pub(crate) fn record(&self, ino: Ino) -> Result<Option<InodeRecord>> {
+        self.lineage().inode(&*self.store.kv, ino).map_err(failed)
     }
 
     /// A number that nothing had before.

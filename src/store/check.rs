@@ -230,7 +230,7 @@ impl Check<'_> {
             let shown = || format!("{:?} in directory {dir}", String::from_utf8_lossy(name));
             match self.found.inodes.get(dir).map(|d| (d.attr.kind, d.origin.is_some())) {
                 Some((Kind::Dir, of_base)) => {
-                    if *dentry == Dentry::Whiteout && !of_base && *dir != Ino::ROOT {
+                    if matches!(dentry, Dentry::Whiteout { .. }) && !of_base && *dir != Ino::ROOT {
                         self.problem(format!("{} covers nothing: the directory is not in the base", shown()));
                     }
                 }
@@ -293,7 +293,7 @@ impl Check<'_> {
     fn directories(&mut self) {
         let entry = |(at, dentry): (&(Ino, Name), &Dentry)| match dentry {
             Dentry::Entry { ino, kind: Kind::Dir } => Some((*ino, at.0)),
-            Dentry::Entry { .. } | Dentry::Whiteout => None,
+            Dentry::Entry { .. } | Dentry::Whiteout { .. } => None,
         };
         let moved: BTreeMap<Ino, Ino> = self.found.dentries.iter().filter_map(entry).collect();
         let of_base: BTreeMap<&[u8], Ino> = self
@@ -339,7 +339,7 @@ impl Check<'_> {
             while let Some(id) = at.filter(|&id| needed.insert(id)) {
                 at = versions.get(&id).and_then(|v| match v.parent {
                     Parent::Version(parent) => Some(parent),
-                    Parent::None | Parent::Base => None,
+                    Parent::None | Parent::Base | Parent::Map => None,
                 });
             }
         }

@@ -272,8 +272,10 @@ pub fn get_inode(ino: Ino, bytes: &[u8]) -> Result<InodeRecord> {
 /// What a name in a directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dentry {
-    /// The base's entry of that name is gone.
-    Whiteout,
+    /// The base's entry of that name is gone. The number is that of the base file it hid, 0 where that is not known.
+    Whiteout {
+        hid: Ino,
+    },
     Entry {
         ino: Ino,
         kind: Kind,
@@ -286,9 +288,9 @@ pub fn put_dentry(out: &mut Vec<u8>, d: Dentry) {
     let mut w = Writer(out);
     w.u8(DENTRY_LAYOUT);
     match d {
-        Dentry::Whiteout => {
+        Dentry::Whiteout { hid } => {
             w.u8(0);
-            w.u64(0);
+            w.u64(hid.0);
         }
         Dentry::Entry { ino, kind } => {
             w.u8(kind as u8);
@@ -303,7 +305,7 @@ pub fn get_dentry(bytes: &[u8]) -> Result<Dentry> {
     let (kind, ino) = (r.u8()?, r.u64()?);
     let dentry = match Kind::from_u8(kind) {
         Some(kind) => Dentry::Entry { ino: Ino(ino), kind },
-        None if kind == 0 => Dentry::Whiteout,
+        None if kind == 0 => Dentry::Whiteout { hid: Ino(ino) },
         None => return Err(r.corrupt("unknown file type")),
     };
     r.end()?;
@@ -317,6 +319,8 @@ pub enum Parent {
     None,
     Base,
     Version(VersionId),
+    /// Extents that are written down with the version: no other version has to be looked at to read it.
+    Map,
 }
 
 /// A version without its own chunks, which are keys of their own.
@@ -340,6 +344,7 @@ pub fn put_version(out: &mut Vec<u8>, v: &VersionRecord) {
         Parent::None => (0, 0),
         Parent::Base => (1, 0),
         Parent::Version(id) => (2, id.0),
+        Parent::Map => (3, 0),
     };
     w.u8(tag);
     w.u64(parent);
@@ -354,6 +359,7 @@ pub fn get_version(bytes: &[u8]) -> Result<VersionRecord> {
         0 => Parent::None,
         1 => Parent::Base,
         2 => Parent::Version(VersionId(parent)),
+        3 => Parent::Map,
         _ => return Err(r.corrupt("unknown parent")),
     };
     let limit = r.u64()?;

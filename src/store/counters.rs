@@ -18,6 +18,9 @@ pub enum Counter {
     Ino = b'i',
     Version = b'v',
     Actor = b'a',
+    Epoch = b'e',
+    Timeline = b'l',
+    Operation = b'o',
 }
 
 #[derive(Debug)]
@@ -34,6 +37,9 @@ pub struct Counters {
     ino: Block,
     version: Block,
     actor: Block,
+    epoch: Block,
+    timeline: Block,
+    operation: Block,
 }
 
 impl Counters {
@@ -48,7 +54,14 @@ impl Counters {
                 refill: Mutex::new(()),
             })
         };
-        Ok(Counters { ino: block(Counter::Ino)?, version: block(Counter::Version)?, actor: block(Counter::Actor)? })
+        Ok(Counters {
+            ino: block(Counter::Ino)?,
+            version: block(Counter::Version)?,
+            actor: block(Counter::Actor)?,
+            epoch: block(Counter::Epoch)?,
+            timeline: block(Counter::Timeline)?,
+            operation: block(Counter::Operation)?,
+        })
     }
 
     /// The next number, 1 or more.
@@ -60,6 +73,9 @@ impl Counters {
             Counter::Ino => &self.ino,
             Counter::Version => &self.version,
             Counter::Actor => &self.actor,
+            Counter::Epoch => &self.epoch,
+            Counter::Timeline => &self.timeline,
+            Counter::Operation => &self.operation,
         };
         loop {
             let next = block.next.load(Ordering::Acquire);

@@ -8,11 +8,16 @@
 //! | meta   | `f` device, ino, birth time                     | u64                      | numbers given to base files of other devices |
 //! | meta   | `t` version                                     | empty                    | version files to delete |
 //! | meta   | `m`                                             | mount record             | present while a daemon runs: still there after a crash |
+//! | meta   | `s` epoch                                       | snapshot                 | the epoch that it sealed |
+//! | meta   | `l` timeline                                    | timeline                 | by number |
+//! | meta   | `u` operation                                   | operation                | what undo can take back, in order |
 //! | tree   | `i` timeline, ino, !epoch                       | inode                    | newest epoch first |
 //! | tree   | `d` timeline, dir, name, 0, !epoch              | dentry                   | one directory is one range; names hold no NUL |
-//! | tree   | `o` timeline, ino                               | empty                    | base inodes that have an inode record |
 //! | tree   | `v` version                                     | version                  | by id |
 //! | tree   | `x` version, first chunk                        | u64 chunks               | one version's own chunks are one range |
+//! | tree   | `w` version                                     | extents                  | what lies under a version whose parent is a map |
+//! | tree   | `n` timeline, epoch, ino                        | path                     | what changed in an epoch: inodes |
+//! | tree   | `p` timeline, epoch, dir, name                  | path                     | what changed in an epoch: names |
 //! | events | `e` seq                                         | chain hash, event        | order of commit |
 
 use crate::types::{ActorId, Epoch, Ino, Seq, Timeline, VersionId};
@@ -66,9 +71,9 @@ pub fn inode(timeline: Timeline, ino: Ino, epoch: Epoch) -> Key {
     key(b'i', &[timeline.0, ino.0, !epoch.0])
 }
 
-/// All states of one inode, newest first.
-pub fn inode_states(timeline: Timeline, ino: Ino) -> (Key, Key) {
-    (key(b'i', &[timeline.0, ino.0]), key(b'i', &[timeline.0, ino.0.saturating_add(1)]))
+/// The states of one inode up to `upto`, newest first. The number after the largest inode number does not exist, so this range has an end.
+pub fn inode_states(timeline: Timeline, ino: Ino, upto: Epoch) -> (Key, Key) {
+    (inode(timeline, ino, upto), key(b'i', &[timeline.0, ino.0.saturating_add(1)]))
 }
 
 pub fn all_inodes(timeline: Timeline) -> (Key, Key) {
@@ -83,6 +88,14 @@ pub fn dentry(timeline: Timeline, dir: Ino, name: &[u8], epoch: Epoch) -> Key {
     key
 }
 
+/// The states of one name up to `upto`, newest first.
+pub fn dentry_states(timeline: Timeline, dir: Ino, name: &[u8], upto: Epoch) -> (Key, Key) {
+    let mut to = key(b'd', &[timeline.0, dir.0]);
+    to.extend_from_slice(name);
+    to.push(1);
+    (dentry(timeline, dir, name, upto), to)
+}
+
 pub fn dentries(timeline: Timeline, dir: Ino) -> (Key, Key) {
     (key(b'd', &[timeline.0, dir.0]), key(b'd', &[timeline.0, dir.0.saturating_add(1)]))
 }
@@ -91,12 +104,62 @@ pub fn all_dentries(timeline: Timeline) -> (Key, Key) {
     (key(b'd', &[timeline.0]), key(b'd', &[timeline.0 + 1]))
 }
 
-pub fn origin(timeline: Timeline, ino: Ino) -> Key {
-    key(b'o', &[timeline.0, ino.0])
+/// The list of changed base inodes that format 1 kept.
+pub fn old_origins() -> (Key, Key) {
+    (Key::from_slice(b"o"), Key::from_slice(b"p"))
 }
 
-pub fn origins(timeline: Timeline) -> (Key, Key) {
-    (key(b'o', &[timeline.0]), key(b'o', &[timeline.0 + 1]))
+pub fn touched_inode(timeline: Timeline, epoch: Epoch, ino: Ino) -> Key {
+    key(b'n', &[timeline.0, epoch.0, ino.0])
+}
+
+/// The inodes that changed in the epochs after `after` up to `upto`.
+pub fn touched_inodes(timeline: Timeline, after: Epoch, upto: Epoch) -> (Key, Key) {
+    (key(b'n', &[timeline.0, after.0.saturating_add(1)]), key(b'n', &[timeline.0, upto.0.saturating_add(1)]))
+}
+
+pub fn touched_name(timeline: Timeline, epoch: Epoch, dir: Ino, name: &[u8]) -> Key {
+    let mut key = key(b'p', &[timeline.0, epoch.0, dir.0]);
+    key.extend_from_slice(name);
+    key
+}
+
+/// The names that changed in the epochs after `after` up to `upto`.
+pub fn touched_names(timeline: Timeline, after: Epoch, upto: Epoch) -> (Key, Key) {
+    (key(b'p', &[timeline.0, after.0.saturating_add(1)]), key(b'p', &[timeline.0, upto.0.saturating_add(1)]))
+}
+
+/// The directory and name in a key of [`touched_name`].
+pub fn parse_touched_name(key: &[u8]) -> Option<(Ino, &[u8])> {
+    Some((Ino(number_at(key, 17)?), key.get(25..)?))
+}
+
+pub fn snapshot(epoch: Epoch) -> Key {
+    key(b's', &[epoch.0])
+}
+
+pub fn all_snapshots() -> (Key, Key) {
+    (Key::from_slice(b"s"), Key::from_slice(b"t"))
+}
+
+pub fn timeline(timeline: Timeline) -> Key {
+    key(b'l', &[timeline.0])
+}
+
+pub fn all_timelines() -> (Key, Key) {
+    (Key::from_slice(b"l"), Key::from_slice(b"m"))
+}
+
+pub fn operation(id: u64) -> Key {
+    key(b'u', &[id])
+}
+
+pub fn all_operations() -> (Key, Key) {
+    (Key::from_slice(b"u"), Key::from_slice(b"v"))
+}
+
+pub fn extents(version: VersionId) -> Key {
+    key(b'w', &[version.0])
 }
 
 pub fn version(id: VersionId) -> Key {

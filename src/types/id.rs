@@ -23,7 +23,8 @@ number!(
     Ino
 );
 number!(
-    /// The counter that a snapshot advances. Every metadata change is stamped with the epoch it happened in; the first is 1.
+    /// The counter that a snapshot advances. Every metadata change is stamped with the epoch it happened in. An epoch belongs to one
+    /// timeline, and no two have the same; 0 ([`Epoch::BASE`]) is before all others.
     Epoch
 );
 number!(
@@ -43,9 +44,22 @@ number!(
     HandleId
 );
 number!(
-    /// A line of history (branch). This version of regentfs has one, [`Timeline::MAIN`].
+    /// A line of history (branch); the first is [`Timeline::MAIN`].
     Timeline
 );
+
+/// A point in history: the state at the end of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct At {
+    pub timeline: Timeline,
+    pub epoch: Epoch,
+}
+
+impl Epoch {
+    /// What the base had before the mount, where it had to be written down: before an apply changes it.
+    pub const BASE: Epoch = Epoch(0);
+    pub const LAST: Epoch = Epoch(u64::MAX);
+}
 
 impl Ino {
     /// The root directory's node id, fixed by the FUSE protocol (`FUSE_ROOT_ID`).

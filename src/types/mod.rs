@@ -13,7 +13,7 @@ pub mod time;
 pub use attr::{Attr, Kind};
 pub use errno::Errno;
 pub use event::{Event, Known, Note, Op};
-pub use id::{ActorId, Epoch, HandleId, Ino, Seq, Timeline, VersionId};
+pub use id::{ActorId, At, Epoch, HandleId, Ino, Seq, Timeline, VersionId};
 pub use name::{Name, Path};
 pub use range::{Range, RangeSet};
 pub use time::Time;

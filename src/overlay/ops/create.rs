@@ -9,7 +9,7 @@ use crate::overlay::inode::{Bytes, Dir, State};
 use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
 use crate::store::codec::{Dentry, Xattrs};
-use crate::types::{Attr, Errno, Kind, Note, Op, Path};
+use crate::types::{Attr, Epoch, Errno, Kind, Note, Op, Path};
 
 /// What is to be made.
 #[derive(Clone, Debug)]
@@ -74,6 +74,7 @@ impl Overlay {
             content: Bytes::None,
             origin: None,
             recorded: false,
+            touched: Epoch::BASE,
             opaque: false,
             place,
             dir: is_dir.then(|| Box::new(Dir { loaded: true, ..Dir::default() })),
@@ -84,14 +85,16 @@ impl Overlay {
             Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(&parent.attr, i32::from(is_dir)), ..parent.attr };
         let dentry = Dentry::Entry { ino, kind: new.kind };
         let mut batch = Batch::new();
-        let mut note = Note::new(op_of(new.kind), ino, path);
+        let mut note = Note::new(op_of(new.kind), ino, path.clone());
         note.flags = attr.mode();
         note.path2 = new.target.map(Path::new);
         self.put_inode(&mut batch, ino, &state, &attr);
-        self.put_dentry(&mut batch, dir.ino, name, dentry);
+        self.put_dentry(&mut batch, dir.ino, name, dentry, &path);
         self.put_inode(&mut batch, dir.ino, &parent, &parent_attr);
         self.commit(ctx, batch, note)?;
         state.recorded = true;
+        state.touched = self.epoch();
+        self.changed.write().insert(ino);
         parent.attr = parent_attr;
         set_entry(&mut parent, name, Some(dentry));
         self.now_recorded(dir, &mut parent);

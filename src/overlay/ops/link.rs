@@ -42,7 +42,7 @@ impl Overlay {
         let dentry = Dentry::Entry { ino: inode.ino, kind: inode.kind };
         let mut batch = Batch::new();
         self.put_inode(&mut batch, inode.ino, &state, &attr);
-        self.put_dentry(&mut batch, dir.ino, name, dentry);
+        self.put_dentry(&mut batch, dir.ino, name, dentry, &path);
         self.put_inode(&mut batch, dir.ino, &parent, &parent_attr);
         self.commit(ctx, batch, Note::new(Op::Link, inode.ino, old_path).with_path2(path))?;
         state.attr = attr;

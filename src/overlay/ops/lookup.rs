@@ -21,7 +21,7 @@ impl Overlay {
         let base_dir = {
             let state = dir.state.read();
             match state.dir.as_ref().and_then(|d| d.entries.get(name)) {
-                Some(Dentry::Whiteout) => return Err(Errno::ENOENT),
+                Some(Dentry::Whiteout { .. }) => return Err(Errno::ENOENT),
                 Some(Dentry::Entry { ino, .. }) => {
                     let ino = *ino;
                     drop(state);

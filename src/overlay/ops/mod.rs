@@ -12,14 +12,13 @@ pub mod space;
 pub mod sync;
 pub mod xattr;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::inode::{Dir, State};
 use super::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::codec::{self, Dentry};
 use crate::store::{Batch, Sync, Table, keys};
-use crate::types::{Attr, Errno, Ino, Kind, Note, Path};
+use crate::types::{Attr, Epoch, Errno, Ino, Kind, Note, Path};
 
 /// NAME_MAX of Linux; FUSE itself would let 1024 through.
 pub const NAME_MAX: usize = 255;
@@ -48,79 +47,73 @@ impl Overlay {
             return Ok(());
         }
         let mut fresh = Dir { loaded: true, ..Dir::default() };
-        let mut bad = None;
-        let (from, to) = keys::dentries(self.timeline, dir.ino);
-        let visit = &mut |key: &[u8], value: &[u8]| {
-            let Some((_, name, _)) = keys::parse_dentry(key) else { return ControlFlow::Continue(()) };
-            if fresh.entries.contains_key(name) {
-                // Newest epoch first: an older state of the same name.
-                return ControlFlow::Continue(());
-            }
-            match codec::get_dentry(value) {
-                Ok(dentry) => {
-                    fresh.entries.insert(name.into(), dentry);
-                    ControlFlow::Continue(())
-                }
-                Err(e) => {
-                    bad = Some(e);
-                    ControlFlow::Break(())
-                }
-            }
-        };
-        self.store.kv.scan(Table::Tree, &from, &to, visit).map_err(failed)?;
-        if let Some(e) = bad {
-            return Err(failed(e));
-        }
+        self.lineage()
+            .dentries(&*self.store.kv, dir.ino, &mut |name, dentry| {
+                fresh.entries.insert(name.into(), dentry);
+            })
+            .map_err(failed)?;
         state.dir = Some(Box::new(fresh));
         Ok(())
     }
 
-    /// Whether the base has something called `name` in this directory that would show if nothing covered it.
-    pub(crate) fn base_has(&self, dir: &State, name: &[u8]) -> Result<bool> {
+    /// The number of what the base has under `name` in this directory, if it would show if nothing covered it.
+    pub(crate) fn base_has(&self, dir: &State, name: &[u8]) -> Result<Option<Ino>> {
         match &dir.origin {
             Some(origin) if !dir.opaque => match self.base.stat(&origin.path, name) {
-                Ok(_) => Ok(true),
-                Err(rustix::io::Errno::NOENT) => Ok(false),
+                Ok(stat) => Ok(Some(self.number(&stat)?)),
+                Err(rustix::io::Errno::NOENT) => Ok(None),
                 Err(e) => Err(e.into()),
             },
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
-    /// Puts the inode's record with these attributes; an inode without a name has none.
+    /// Puts the inode's record with these attributes.
     pub(crate) fn put_inode(&self, batch: &mut Batch, ino: Ino, state: &State, attr: &Attr) {
         let mut record = state.record();
         record.attr = *attr;
         self.put_record(batch, ino, state, &record);
     }
 
+    /// Puts an inode's record, unless it has no name any more.
     pub(crate) fn put_record(&self, batch: &mut Batch, ino: Ino, state: &State, record: &codec::InodeRecord) {
         if record.attr.nlink == 0 {
             return;
         }
         let mut value = Vec::with_capacity(256);
         codec::put_inode(&mut value, record);
-        batch.put(Table::Tree, &keys::inode(self.timeline, ino, self.epoch()), &value);
-        if !state.recorded && state.origin.is_some() && ino != Ino::ROOT {
-            batch.put(Table::Tree, &keys::origin(self.timeline, ino), &[]);
+        self.put_inode_state(batch, ino, state.touched, &state.place.path, &value);
+    }
+
+    fn put_inode_state(&self, batch: &mut Batch, ino: Ino, touched: Epoch, path: &Path, value: &[u8]) {
+        let (timeline, epoch) = (self.timeline(), self.epoch());
+        batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), value);
+        if touched != epoch {
+            batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), path.as_bytes());
         }
     }
 
     /// To be called after the commit of a batch with [`Overlay::put_inode`].
     pub(crate) fn now_recorded(&self, inode: &Inode, state: &mut State) {
+        state.touched = self.epoch();
         // One without a name has no record, whatever was put.
         if !state.recorded && state.attr.nlink > 0 {
             state.recorded = true;
-            if state.origin.is_some() && inode.ino != Ino::ROOT {
-                self.changed.write().insert(inode.ino);
-            }
+            self.changed.write().insert(inode.ino);
         }
     }
 
-    pub(crate) fn put_dentry(&self, batch: &mut Batch, dir: Ino, name: &[u8], dentry: Dentry) {
+    /// Puts what a name stands for; `path` is the name's.
+    pub(crate) fn put_dentry(&self, batch: &mut Batch, dir: Ino, name: &[u8], dentry: Dentry, path: &Path) {
         let mut value = Vec::with_capacity(16);
         codec::put_dentry(&mut value, dentry);
-        batch.put(Table::Tree, &keys::dentry(self.timeline, dir, name, self.epoch()), &value);
+        self.put_dentry_state(batch, dir, name, &value, path);
+    }
+
+    fn put_dentry_state(&self, batch: &mut Batch, dir: Ino, name: &[u8], value: &[u8], path: &Path) {
+        let (timeline, epoch) = (self.timeline(), self.epoch());
+        batch.put(Table::Tree, &keys::dentry(timeline, dir, name, epoch), value);
+        batch.put(Table::Tree, &keys::touched_name(timeline, epoch, dir, name), path.as_bytes());
     }
 
     /// Takes a name away: a whiteout where the base has it, nothing otherwise. Returns what the directory holds from now on.
@@ -130,37 +123,60 @@ impl Overlay {
         dir: &Inode,
         state: &State,
         name: &[u8],
+        path: &Path,
     ) -> Result<Option<Dentry>> {
-        if self.base_has(state, name)? {
-            self.put_dentry(batch, dir.ino, name, Dentry::Whiteout);
-            Ok(Some(Dentry::Whiteout))
-        } else {
-            batch.delete(Table::Tree, &keys::dentry(self.timeline, dir.ino, name, self.epoch()));
-            Ok(None)
+        if let Some(hid) = self.base_has(state, name)? {
+            self.put_dentry(batch, dir.ino, name, Dentry::Whiteout { hid }, path);
+            return Ok(Some(Dentry::Whiteout { hid }));
         }
+        let (kv, lineage, epoch) = (&*self.store.kv, self.lineage(), self.epoch());
+        if lineage.has_past(epoch) && lineage.dentry_before(kv, dir.ino, name, epoch).map_err(failed)? {
+            self.put_dentry_state(batch, dir.ino, name, &[], path);
+        } else {
+            batch.delete(Table::Tree, &keys::dentry(self.timeline(), dir.ino, name, epoch));
+            batch.delete(Table::Tree, &keys::touched_name(self.timeline(), epoch, dir.ino, name));
+        }
+        Ok(None)
     }
 
-    /// Puts the removal of the last name of an inode: no record any more, and its version to the trash.
-    pub(crate) fn put_orphan(&self, batch: &mut Batch, inode: &Inode, state: &State) {
-        batch.delete(Table::Tree, &keys::inode(self.timeline, inode.ino, self.epoch()));
-        if state.recorded && state.origin.is_some() {
-            batch.delete(Table::Tree, &keys::origin(self.timeline, inode.ino));
+    /// Puts the removal of the last name of an inode; the version that only it had goes to the trash.
+    pub(crate) fn put_orphan(&self, batch: &mut Batch, inode: &Inode, state: &State, attr: &Attr) -> Result<()> {
+        let (kv, lineage, epoch) = (&*self.store.kv, self.lineage(), self.epoch());
+        if state.origin.is_some() {
+            // Kept without a name: it tells what the base file looked like.
+            let content = if inode.kind == Kind::File { codec::Content::Base } else { codec::Content::None };
+            let record = codec::InodeRecord { attr: *attr, content, xattrs: None, ..state.record() };
+            let mut value = Vec::with_capacity(256);
+            codec::put_inode(&mut value, &record);
+            self.put_inode_state(batch, inode.ino, state.touched, &state.place.path, &value);
+        } else if lineage.has_past(epoch) && lineage.inode_before(kv, inode.ino, epoch).map_err(failed)? {
+            self.put_inode_state(batch, inode.ino, state.touched, &state.place.path, &[]);
+        } else {
+            batch.delete(Table::Tree, &keys::inode(self.timeline(), inode.ino, epoch));
+            batch.delete(Table::Tree, &keys::touched_inode(self.timeline(), epoch, inode.ino));
         }
-        if let super::inode::Bytes::Version(version) = &state.content {
+        if let super::inode::Bytes::Version(version) = &state.content
+            && version.record.epoch == epoch
+        {
             batch.put(Table::Meta, &keys::trash(version.id), &[]);
         }
+        Ok(())
     }
 
     pub(crate) fn commit(&self, ctx: &Ctx, mut batch: Batch, note: Note) -> Result<()> {
-        self.journal.commit(ctx, &mut batch, note, Sync::No).map_err(failed)
+        // A snapshot may have been taken since the operation came in; here the gate keeps the epoch as it is.
+        let ctx = Ctx { epoch: self.epoch(), ..*ctx };
+        self.journal.commit(&ctx, &mut batch, note, Sync::No).map_err(failed)
     }
 
     /// An inode was dropped from memory: if it had no name left, its bytes go too.
     pub(crate) fn bury(&self, inode: &Arc<Inode>) {
         self.descriptors.drop_file(inode.ino);
         let state = inode.state.read();
+        // One of an earlier epoch is part of history.
         if state.attr.nlink == 0
             && let super::inode::Bytes::Version(version) = &state.content
+            && version.trashed
         {
             let id = version.id;
             drop(state);

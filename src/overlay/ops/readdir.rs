@@ -44,7 +44,7 @@ impl Overlay {
             let from = entries.len();
             entries.extend(changes.iter().filter_map(|(name, dentry)| match dentry {
                 Dentry::Entry { ino, kind } => Some(Entry { name: name.clone(), ino: *ino, kind: *kind }),
-                Dentry::Whiteout => None,
+                Dentry::Whiteout { .. } => None,
             }));
             entries[from..].sort_unstable_by(|a, b| a.name.cmp(&b.name));
         }

@@ -43,7 +43,7 @@ impl Overlay {
         let parent_attr =
             Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(&parent.attr, -i32::from(is_dir)), ..parent.attr };
         let mut batch = Batch::new();
-        let left = self.put_absent(&mut batch, dir, &parent, name)?;
+        let left = self.put_absent(&mut batch, dir, &parent, name, &path)?;
         self.put_removed(&mut batch, &inode, &state, &attr)?;
         self.put_inode(&mut batch, dir.ino, &parent, &parent_attr);
         let mut note = Note::new(op, inode.ino, path);
@@ -69,25 +69,20 @@ impl Overlay {
             self.put_inode(batch, inode.ino, state, attr);
             return Ok(());
         }
-        self.put_orphan(batch, inode, state);
-        if let Some(dir) = &state.dir {
-            // Whiteouts in an emptied directory: gone with it.
-            for name in dir.entries.keys() {
-                let key = crate::store::keys::dentry(self.timeline, inode.ino, name, self.epoch());
-                batch.delete(crate::store::Table::Tree, &key);
-            }
-        }
-        Ok(())
+        // The whiteouts in an emptied directory stay: they tell what was seen in the base and is to go with it.
+        self.put_orphan(batch, inode, state, attr)
     }
 
     /// To be called after the commit of a batch with [`Overlay::put_removed`].
     pub(crate) fn removed(&self, inode: &Inode, state: &mut crate::overlay::inode::State, attr: Attr) {
         state.attr = attr;
-        if attr.nlink > 0 {
-            self.now_recorded(inode, state);
-        } else if state.recorded {
+        self.now_recorded(inode, state);
+        if attr.nlink == 0 {
             state.recorded = false;
-            self.changed.write().remove(&inode.ino);
+            let epoch = self.epoch();
+            if let crate::overlay::inode::Bytes::Version(version) = &mut state.content {
+                version.trashed |= version.record.epoch == epoch;
+            }
         }
     }
 }

@@ -134,8 +134,9 @@ impl Overlay {
         let dentry = Dentry::Entry { ino: moved.ino, kind: moved.kind };
 
         let mut batch = Batch::new();
-        let left = self.put_absent(&mut batch, from.dir, &source, from.name)?;
-        self.put_dentry(&mut batch, to.dir.ino, to.name, dentry);
+        let (old_path, new_path) = (note.path.clone(), note.path2.clone().unwrap_or_default());
+        let left = self.put_absent(&mut batch, from.dir, &source, from.name, &old_path)?;
+        self.put_dentry(&mut batch, to.dir.ino, to.name, dentry, &new_path);
         self.put_inode(&mut batch, moved.ino, &state, &attr);
         self.put_inode(&mut batch, from.dir.ino, &source, &source_attr);
         if let (Some(target), Some(attr)) = (&target, &target_attr) {
@@ -204,8 +205,9 @@ impl Overlay {
         let to_second = Dentry::Entry { ino: second.ino, kind: second.kind };
 
         let mut batch = Batch::new();
-        self.put_dentry(&mut batch, from.dir.ino, from.name, to_second);
-        self.put_dentry(&mut batch, to.dir.ino, to.name, to_first);
+        let new_path = note.path2.clone().unwrap_or_default();
+        self.put_dentry(&mut batch, from.dir.ino, from.name, to_second, &note.path);
+        self.put_dentry(&mut batch, to.dir.ino, to.name, to_first, &new_path);
         self.put_inode(&mut batch, first.ino, &one, &one_attr);
         self.put_inode(&mut batch, second.ino, &two, &two_attr);
         self.put_inode(&mut batch, from.dir.ino, &source, &source_attr);

@@ -195,19 +195,25 @@ impl Overlay {
         if let Some(list) = &state.xattrs {
             return Ok((**list).clone());
         }
+        match &state.origin {
+            Some(origin) => self.base_xattrs(&origin.path),
+            None => Ok(Xattrs::new()),
+        }
+    }
+
+    /// Those of a base file, sorted by name.
+    pub(crate) fn base_xattrs(&self, path: &Path) -> Result<Xattrs> {
+        let names = match self.base.listxattr(path) {
+            Err(rustix::io::Errno::OPNOTSUPP) => Vec::new(),
+            other => other?,
+        };
         let mut list = Xattrs::new();
-        if let Some(origin) = &state.origin {
-            let names = match self.base.listxattr(&origin.path) {
-                Err(rustix::io::Errno::OPNOTSUPP) => Vec::new(),
-                other => other?,
-            };
-            for name in names {
-                match self.base.getxattr(&origin.path, &name) {
-                    Ok(value) => list.push((name, value.into())),
-                    // Gone since it was listed, or not ours to read (security.* of another user's file).
-                    Err(rustix::io::Errno::NODATA | rustix::io::Errno::PERM) => {}
-                    Err(e) => return Err(e.into()),
-                }
+        for name in names {
+            match self.base.getxattr(path, &name) {
+                Ok(value) => list.push((name, value.into())),
+                // Gone since it was listed, or not ours to read (security.* of another user's file).
+                Err(rustix::io::Errno::NODATA | rustix::io::Errno::PERM) => {}
+                Err(e) => return Err(e.into()),
             }
         }
         list.sort_by(|a, b| a.0.cmp(&b.0));
