@@ -16,4 +16,5 @@ pub mod query;
 pub mod record;
 pub mod store;
 pub mod sys;
+pub mod timeline;
 pub mod types;

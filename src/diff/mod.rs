@@ -133,8 +133,7 @@ fn row(view: &View<'_>, change: &Change, detail: Detail, notes: &mut Vec<String>
         }
         None => (None, None),
     };
-    let mode =
-        |node: &Option<crate::overlay::view::Node>| node.as_ref().map(|n| format!("{:06o}", compare::mode(n)));
+    let mode = |node: &Option<crate::overlay::view::Node>| node.as_ref().map(|n| format!("{:06o}", compare::mode(n)));
     let mut row = DiffRow {
         status: change.status().letter().to_owned(),
         path,

@@ -130,6 +130,18 @@ impl Handles {
         shard(&self.by_file, ino.0).lock().get(&ino).cloned().unwrap_or_default()
     }
 
+    /// Files open for reading and writing, which a shared mapping for writing needs.
+    pub fn open_for_writing(&self) -> Vec<Ino> {
+        let mut found = Vec::new();
+        for files in &self.by_file {
+            let files = files.lock();
+            found.extend(
+                files.iter().filter(|(_, list)| list.iter().any(|h| h.readable && h.writable)).map(|(i, _)| *i),
+            );
+        }
+        found
+    }
+
     /// Whether a file is open for something other than this handle.
     pub fn is_shared(&self, ino: Ino) -> bool {
         shard(&self.by_file, ino.0).lock().get(&ino).is_some_and(|list| list.len() > 1)

@@ -3,7 +3,6 @@
 //! The engine gives every request its actor, lets the overlay do the work and sees to it that the record knows: a change through
 //! the overlay's own batch, a sight through the queue. It knows no FUSE; `fuse/` calls it with plain types.
 
-pub mod gate;
 pub mod handles;
 mod hasher;
 mod heirs;
@@ -13,6 +12,7 @@ pub mod open;
 mod seen;
 mod settle;
 mod sink;
+pub mod time;
 mod undertaker;
 
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::clock;
 use crate::overlay::{Ctx, Inode, Journal, NoJournal, Overlay, Result};
 use crate::record::{Observation, Queue, Record};
 use crate::store::{Store, StoreError};
+use crate::timeline::{Gate, Machine};
 use crate::types::{ActorId, Errno, Ino, Known, Note, Op, Path};
 
 pub use handles::{DirHandle, Handle};
@@ -71,7 +72,8 @@ pub struct Engine {
     actors: Mutex<Option<Arc<Actors>>>,
     /// The same as in `actors`, for the hot path.
     who: std::sync::OnceLock<Arc<Actors>>,
-    pub(crate) gate: gate::Gate,
+    pub(crate) gate: Arc<Gate>,
+    machine: Machine,
     pub(crate) handles: handles::Handles,
     pub(crate) dir_handles: handles::DirHandles,
     unsettled: settle::Unsettled,
@@ -106,8 +108,9 @@ impl Engine {
                 Some(hasher::Hasher::start(&overlay).map_err(StoreError::io("start", "a thread"))?)
             }
         };
+        let gate = Arc::new(Gate::default());
         let engine = Arc::new(Engine {
-            overlay,
+            overlay: overlay.clone(),
             mode: config.mode,
             record,
             queue,
@@ -115,7 +118,8 @@ impl Engine {
             heirs: heirs::Heirs::default(),
             actors: Mutex::new(None),
             who: std::sync::OnceLock::new(),
-            gate: gate::Gate::default(),
+            machine: Machine::new(overlay.clone(), gate.clone()),
+            gate,
             handles: handles::Handles::default(),
             dir_handles: handles::DirHandles::default(),
             unsettled: settle::Unsettled::default(),

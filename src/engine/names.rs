@@ -15,6 +15,8 @@ use crate::types::{Attr, Errno, HandleId, Ino, Kind, Name, Note, Op, Path};
 impl Engine {
     /// Looks a name up; counts one look-up for [`Engine::forget`].
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
+        // What a look-up brings into memory must not be older than a rewind that it crosses.
+        let _gate = self.gate.pass();
         let parent = self.inode(parent)?;
         let inode = self.overlay.lookup(&parent, name)?;
         self.overlay.remember(&inode);
@@ -26,6 +28,7 @@ impl Engine {
     /// # Errors
     /// What keeps the entry from being looked at; it is there all the same.
     pub fn lookup_entry(&self, dir: &Arc<Inode>, entry: &Entry) -> Result<Option<Attr>> {
+        let _gate = self.gate.pass();
         let inode = match self.overlay.lookup(dir, &entry.name) {
             Err(Errno::ENOENT) => return Ok(None),
             other => other?,

@@ -1,5 +1,7 @@
 //! A mount while it lives.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use super::adapter::Adapter;
 use super::mount::{self, MountError};
 use crate::engine::Engine;
+use crate::timeline::Kernel;
+use crate::types::Ino;
 
 /// How long the kernel may believe what it was told when nothing else can change it: until it is told otherwise.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -51,6 +55,7 @@ impl Session {
             SessionError::Handshake(e)
         };
         let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config).map_err(undo)?;
+        engine.machine().set_kernel(Arc::new(Caches(session.notifier())));
         let worker = std::thread::Builder::new().name("fuse".into()).spawn(move || session.run()).map_err(undo)?;
         Ok(Session { worker })
     }
@@ -63,6 +68,40 @@ impl Session {
     /// Waits until the mount is gone.
     pub fn wait(self) -> std::io::Result<()> {
         self.worker.join().unwrap_or_else(|_| Err(std::io::Error::other("a worker thread panicked")))
+    }
+}
+
+/// The kernel's caches of a mount.
+struct Caches(fuser::Notifier);
+
+impl Caches {
+    /// What the kernel does not know needs no forgetting.
+    fn said(what: &'static str, result: std::io::Result<()>) {
+        match result {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, what, "the kernel could not be told");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+impl Kernel for Caches {
+    fn forget_name(&self, dir: Ino, name: &[u8]) {
+        Caches::said("a name", self.0.inval_entry(fuser::INodeNo(dir.0), OsStr::from_bytes(name)));
+    }
+
+    fn deleted(&self, dir: Ino, child: Ino, name: &[u8]) {
+        let name = OsStr::from_bytes(name);
+        let told = self.0.delete(fuser::INodeNo(dir.0), fuser::INodeNo(child.0), name);
+        // Not that child, or a directory that is not empty in the cache: then only the entry is forgotten.
+        if told.is_err() {
+            Caches::said("a name", self.0.inval_entry(fuser::INodeNo(dir.0), name));
+        }
+    }
+
+    fn forget_inode(&self, ino: Ino) {
+        Caches::said("an inode", self.0.inval_inode(fuser::INodeNo(ino.0), 0, 0));
     }
 }
 

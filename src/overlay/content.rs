@@ -281,9 +281,7 @@ impl Overlay {
                 let origin = state.origin.as_deref().ok_or(Errno::EIO)?;
                 seek_file(&*self.base_file(inode, origin)?, offset, data, size)?
             }
-            Bytes::Version(version) => {
-                self.seek_version(inode, state, version, (offset, size), data)?
-            }
+            Bytes::Version(version) => self.seek_version(inode, state, version, (offset, size), data)?,
         };
         // The end of every file is a hole.
         Ok(match found.filter(|&at| at < size) {

@@ -19,6 +19,8 @@ pub mod hashing;
 pub mod inode;
 pub mod ops;
 pub mod path;
+pub mod seal;
+pub mod transit;
 pub mod tree;
 pub mod view;
 

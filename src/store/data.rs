@@ -212,6 +212,13 @@ impl Data {
         Ok(())
     }
 
+    /// Makes all versions survive power loss: one call, however many there are.
+    pub fn sync_all(&self) -> Result<()> {
+        fault::point("data.sync", || StoreError::io("sync", &self.dir)(Os::IO.into()))?;
+        let dir = File::open(&self.dir).map_err(StoreError::io("open", &self.dir))?;
+        rustix::fs::syncfs(&dir).map_err(|e| StoreError::io("sync", &self.dir)(e.into()))
+    }
+
     /// Deletes a version's file; one that is not there is no error.
     pub fn remove(&self, id: VersionId) -> Result<()> {
         self.shard(id).lock().open.retain(|(have, _)| *have != id);

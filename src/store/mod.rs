@@ -153,6 +153,11 @@ impl Batch {
         self.ops.is_empty()
     }
 
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn len(&self) -> usize {
         self.ops.len()
     }

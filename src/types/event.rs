@@ -68,6 +68,12 @@ ops! {
     Gap = 24, "gap";
     /// A child came to life with this file open for reading: what it reads through it is not seen (`inferred`).
     Inherit = 25, "inherit";
+    /// The open epoch was sealed; `path2` is the label or the reason.
+    Snapshot = 26, "snapshot";
+    /// Many files were taken to another state at once: rewind, restore, undo, redo, merge, switch; `path2` says which and to what.
+    Rewind = 27, "rewind";
+    /// Changes were brought into the base; `path2` says how many.
+    Apply = 28, "apply";
 }
 
 /// How the record knows.

@@ -17,6 +17,12 @@ impl Overlay {
         self.store.kv.sync().map_err(failed)
     }
 
+    /// Syncs everything that was acknowledged: the file system of the version files, then the log.
+    pub fn sync_all(&self) -> Result<()> {
+        self.data().sync_all().map_err(failed)?;
+        self.store.kv.sync().map_err(failed)
+    }
+
     /// Syncs what was copied from the base for other files: their records become durable with this file's.
     fn sync_copied(&self) -> Result<()> {
         let copied = std::mem::take(&mut *self.copied.lock());

@@ -1,0 +1,403 @@
+//! Going to another state of the tree at once: first a plan, then one batch, then the inodes in memory.
+//!
+//! The past is never changed: the target's states are put again, into the open epoch. A file that is open and whose bytes would change goes on
+//! under a new number, so who has it open keeps the bytes that it had.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustc_hash::FxHashMap;
+
+use super::inode::{Bytes, State};
+use super::tree::{load_version, print};
+use super::view::View;
+use super::{Ctx, Inode, Overlay, Result, failed};
+use crate::base::BaseStat;
+use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin};
+use crate::store::lineage::{Lineage, Touched};
+use crate::store::{Batch, Table, keys};
+use crate::types::{Errno, Ino, Kind, Name, Note, Path};
+
+/// What will be different.
+#[derive(Default, Debug)]
+pub struct Plan {
+    inodes: BTreeMap<Ino, InodeChange>,
+    names: BTreeMap<(Ino, Name), NameChange>,
+    /// Files that are open: who has them open keeps the old number, and the old bytes.
+    pub kept: Vec<Kept>,
+}
+
+#[derive(Debug, Clone)]
+struct InodeChange {
+    path: Path,
+    then: Option<InodeRecord>,
+}
+
+#[derive(Debug, Clone)]
+struct NameChange {
+    path: Path,
+    now: Option<Dentry>,
+    then: Option<Dentry>,
+}
+
+/// A file that goes on under a new number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub old: Ino,
+    pub new: Ino,
+    pub path: Path,
+}
+
+/// What the kernel has to forget.
+#[derive(Default, Debug, Clone)]
+pub struct Stale {
+    /// Names, with the number of the file that had it where that is known and it lost it.
+    pub names: Vec<(Ino, Name, Option<Ino>)>,
+    pub inodes: Vec<Ino>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.inodes.is_empty() && self.names.is_empty()
+    }
+
+    /// Whether an inode will have no name any more.
+    fn kills(&self, ino: Ino) -> bool {
+        self.inodes.get(&ino).is_some_and(|change| match &change.then {
+            Some(record) => record.attr.nlink == 0,
+            None => ino.is_allocated(),
+        })
+    }
+
+    /// Paths of what changes, in order; a directory that only gains or loses names is not among them.
+    pub fn paths(&self) -> Vec<Path> {
+        let mut paths: Vec<Path> = self.names.values().map(|n| n.path.clone()).collect();
+        let is_dir = |i: &&InodeChange| i.then.as_ref().is_some_and(|r| r.attr.kind == Kind::Dir);
+        paths.extend(self.inodes.values().filter(|i| !is_dir(i)).map(|i| i.path.clone()));
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+}
+
+impl Overlay {
+    /// What has to change so that the mount shows the end of `target`. The caller keeps all changes out from here to the end of
+    /// [`Overlay::carry_out`].
+    ///
+    /// # Errors
+    /// When log or base cannot be read.
+    pub fn plan(&self, target: &Arc<Lineage>) -> Result<Plan> {
+        let (kv, now) = (&*self.store.kv, self.lineage());
+        let mut plan = Plan::default();
+        let (mut inodes, mut names) = (FxHashMap::default(), FxHashMap::default());
+        Lineage::touched(kv, &now, target, &mut |touched| match touched {
+            Touched::Inode { ino, path } => {
+                inodes.insert(ino, path);
+            }
+            Touched::Name { dir, name, path } => {
+                names.insert((dir, name), path);
+            }
+        })
+        .map_err(failed)?;
+        for ((dir, name), path) in names {
+            let (was, then) = (now.dentry(kv, dir, &name), target.dentry(kv, dir, &name));
+            let (was, then) = (was.map_err(failed)?, then.map_err(failed)?);
+            if was != then {
+                plan.names.insert((dir, name), NameChange { path, now: was, then });
+            }
+        }
+        for (ino, path) in inodes {
+            let (was, then) = (now.inode(kv, ino).map_err(failed)?, target.inode(kv, ino).map_err(failed)?);
+            if was != then {
+                plan.inodes.insert(ino, InodeChange { path, then });
+            }
+        }
+        self.renumber(&mut plan, target)?;
+        Ok(plan)
+    }
+
+    /// Gives files that are open and would change their bytes a new number.
+    fn renumber(&self, plan: &mut Plan, target: &Arc<Lineage>) -> Result<()> {
+        let view = View::new(self, target.clone());
+        let open: Vec<Ino> = plan.inodes.keys().copied().filter(|&ino| self.is_open_file(ino)).collect();
+        for ino in open {
+            let (Some(inode), Some(change)) = (self.inode(ino), plan.inodes.get(&ino).cloned()) else { continue };
+            let Some(record) = self.restored(&inode, change.then.as_ref())? else { continue };
+            if self.has_content(&inode, &record) {
+                continue;
+            }
+            let names = self.names_in(plan, &view, ino, &change.path)?;
+            if names.is_empty() {
+                // Nobody can say where it is: then it changes under its number, as a write would do it.
+                tracing::warn!(path = %change.path, "an open file is changed in place");
+                continue;
+            }
+            let new = self.allocate()?;
+            let mut record = record;
+            record.attr.ino = new;
+            record.attr.nlink = names.len() as u32;
+            for (dir, name, path) in names {
+                self.record_dir(plan, &view, dir, &path)?;
+                let now = match plan.names.get(&(dir, name.clone())) {
+                    Some(change) => change.now,
+                    None => self.lineage().dentry(&*self.store.kv, dir, &name).map_err(failed)?,
+                };
+                let then = Some(Dentry::Entry { ino: new, kind: Kind::File });
+                plan.names.insert((dir, name), NameChange { path, now, then });
+            }
+            let gone = record.origin.is_some().then(|| {
+                let mut gone = record.clone();
+                gone.attr.ino = ino;
+                gone.attr.nlink = 0;
+                gone.content = Content::Base;
+                gone.xattrs = None;
+                gone
+            });
+            plan.inodes.insert(ino, InodeChange { path: change.path.clone(), then: gone });
+            plan.inodes.insert(new, InodeChange { path: change.path.clone(), then: Some(record) });
+            plan.kept.push(Kept { old: ino, new, path: change.path });
+        }
+        Ok(())
+    }
+
+    fn is_open_file(&self, ino: Ino) -> bool {
+        self.inodes.get(ino).is_some_and(|inode| inode.kind == Kind::File && inode.is_open())
+    }
+
+    /// The record that an inode will have, made up where it will be a file of the base as it is; `None` when it will have no name.
+    fn restored(&self, inode: &Inode, then: Option<&InodeRecord>) -> Result<Option<InodeRecord>> {
+        if let Some(record) = then {
+            return Ok((record.attr.nlink > 0).then(|| record.clone()));
+        }
+        let origin = inode.state.read().origin.as_deref().cloned();
+        match origin {
+            Some(origin) => Ok(self.base_record(inode.ino, &origin)?),
+            None => Ok(None),
+        }
+    }
+
+    /// What the record of a base file would be that nothing ever changed.
+    fn base_record(&self, ino: Ino, origin: &Origin) -> Result<Option<InodeRecord>> {
+        let looked = if ino == Ino::ROOT { self.base.root() } else { self.base.stat_path(&origin.path) };
+        let stat = match looked {
+            Ok(stat) if stat.attr.ino.0 == origin.ino => stat,
+            Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        Ok(Some(record_of(ino, &stat, &origin.path)))
+    }
+
+    /// Whether an inode in memory has the bytes that a record tells of.
+    fn has_content(&self, inode: &Inode, record: &InodeRecord) -> bool {
+        let state = inode.state.read();
+        match (&state.content, record.content) {
+            (Bytes::None, Content::None) => true,
+            (Bytes::Base, Content::Base) => true,
+            (Bytes::Version(v), Content::Version { id, stamp }) => {
+                v.id == id && v.stamp == stamp && state.attr.size == record.attr.size
+            }
+            _ => false,
+        }
+    }
+
+    /// The names that an inode will have.
+    fn names_in(&self, plan: &Plan, view: &View<'_>, ino: Ino, hint: &Path) -> Result<Vec<(Ino, Name, Path)>> {
+        let is_it = |then: &Option<Dentry>| matches!(then, Some(Dentry::Entry { ino: to, .. }) if *to == ino);
+        let mut names: Vec<(Ino, Name, Path)> = plan
+            .names
+            .iter()
+            .filter(|(_, change)| is_it(&change.then))
+            .map(|((dir, name), change)| (*dir, name.clone(), change.path.clone()))
+            .collect();
+        let mut add = |path: &Path| -> Result<()> {
+            let Some((dir, name)) = path.split_last() else { return Ok(()) };
+            let Some(parent) = view.find(&dir)? else { return Ok(()) };
+            if parent.kind == Kind::Dir
+                && view.child(&parent, name)?.is_some_and(|n| n.ino == ino)
+                && !names.iter().any(|(d, n, _)| *d == parent.ino && **n == *name)
+            {
+                names.push((parent.ino, name.into(), path.clone()));
+            }
+            Ok(())
+        };
+        add(hint)?;
+        let links = view.by_number(ino)?.map_or(0, |n| n.attr.nlink);
+        if names.len() < links.max(1) as usize {
+            // Hard links, or a directory above was renamed: everything that was ever changed is looked at.
+            for path in View::base(self).candidates(view, &|_| false)? {
+                let Some((dir, name)) = path.split_last() else { continue };
+                let Some(parent) = view.find(&dir)?.filter(|p| p.kind == Kind::Dir) else { continue };
+                let is_new = !names.iter().any(|(d, n, _)| *d == parent.ino && **n == *name);
+                if is_new && view.child(&parent, name)?.is_some_and(|n| n.ino == ino) {
+                    names.push((parent.ino, name.into(), path.clone()));
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// A directory that gets an entry needs a record, or nobody looks for its entries.
+    fn record_dir(&self, plan: &mut Plan, view: &View<'_>, dir: Ino, below: &Path) -> Result<()> {
+        let path = below.split_last().map_or_else(Path::root, |(dir, _)| dir);
+        let has = match plan.inodes.get(&dir) {
+            Some(change) => change.then.as_ref().is_some_and(|r| r.attr.nlink > 0),
+            None => self.record(dir)?.is_some_and(|r| r.attr.nlink > 0),
+        };
+        if has {
+            return Ok(());
+        }
+        let node = view.find(&path)?.filter(|n| n.ino == dir).ok_or(Errno::ESTALE)?;
+        let origin = node.origin_path().cloned().ok_or(Errno::ESTALE)?;
+        let stat = if dir == Ino::ROOT { self.base.root()? } else { self.base.stat_path(&origin)? };
+        plan.inodes.insert(dir, InodeChange { path, then: Some(record_of(dir, &stat, &origin)) });
+        Ok(())
+    }
+
+    /// Puts a plan down and makes it visible. Returns what the kernel has to forget.
+    ///
+    /// # Errors
+    /// When the log does not take it: nothing has changed then.
+    pub fn carry_out(&self, ctx: &Ctx, plan: &Plan, mut batch: Batch, note: Note) -> Result<Stale> {
+        let _namespace = self.namespace.lock();
+        let (timeline, epoch) = (self.timeline(), self.epoch());
+        let mut value = Vec::new();
+        for (&ino, change) in &plan.inodes {
+            value.clear();
+            if let Some(record) = &change.then {
+                codec::put_inode(&mut value, record);
+            }
+            batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), &value);
+            batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), change.path.as_bytes());
+        }
+        for ((dir, name), change) in &plan.names {
+            value.clear();
+            if let Some(dentry) = change.then {
+                codec::put_dentry(&mut value, dentry);
+            }
+            batch.put(Table::Tree, &keys::dentry(timeline, *dir, name, epoch), &value);
+            batch.put(Table::Tree, &keys::touched_name(timeline, epoch, *dir, name), change.path.as_bytes());
+        }
+        // What must be readable is read before anything is said.
+        let fresh = self.prepare(plan)?;
+        let stale = self.stale(plan)?;
+        self.store.space.claim(batch.bytes() as u64).map_err(failed)?;
+        self.commit(ctx, batch, note)?;
+        self.show(plan, fresh);
+        Ok(stale)
+    }
+
+    /// What the inodes in memory will be.
+    fn prepare(&self, plan: &Plan) -> Result<Vec<(Arc<Inode>, Fresh)>> {
+        let mut fresh = Vec::new();
+        for (&ino, change) in &plan.inodes {
+            let Some(inode) = self.inode(ino) else { continue };
+            let record = self.restored(&inode, change.then.as_ref())?;
+            let content = match record.as_ref().map(|r| r.content) {
+                Some(Content::Version { id, stamp }) => {
+                    Bytes::Version(Box::new(load_version(&self.store, id, stamp).map_err(failed)?))
+                }
+                Some(Content::Base) => Bytes::Base,
+                Some(Content::None) | None => Bytes::None,
+            };
+            fresh.push((inode, Fresh { record, recorded: change.then.is_some(), content }));
+        }
+        Ok(fresh)
+    }
+
+    fn stale(&self, plan: &Plan) -> Result<Stale> {
+        let mut stale = Stale::default();
+        for ((dir, name), change) in &plan.names {
+            let Some(parent) = self.inode(*dir) else { continue };
+            let child = match change.now {
+                Some(Dentry::Entry { ino, .. }) => Some(ino),
+                Some(Dentry::Whiteout { .. }) => None,
+                None => self.base_has(&parent.state.read(), name)?,
+            };
+            // The kernel takes a directory of which it hears that for dead.
+            let child = child.filter(|&ino| self.inode(ino).is_some_and(|i| i.kind != Kind::Dir) || plan.kills(ino));
+            stale.names.push((*dir, name.clone(), child));
+            stale.inodes.push(*dir);
+        }
+        stale.inodes.extend(plan.inodes.keys().copied().filter(|&ino| self.inode(ino).is_some()));
+        stale.inodes.sort_unstable();
+        stale.inodes.dedup();
+        Ok(stale)
+    }
+
+    /// Makes a plan visible that is in the log.
+    fn show(&self, plan: &Plan, fresh: Vec<(Arc<Inode>, Fresh)>) {
+        self.changed.write().extend(plan.inodes.keys().copied());
+        for (inode, fresh) in fresh {
+            self.descriptors.drop_file(inode.ino);
+            let mut state = inode.state.write();
+            state.become_(fresh, self.epoch());
+        }
+        let renames = self.renames.fetch_add(1, Ordering::AcqRel);
+        for ((dir, name), change) in &plan.names {
+            if let Some(dir) = self.inode(*dir) {
+                let mut state = dir.state.write();
+                if state.dir.as_ref().is_some_and(|d| d.loaded) {
+                    super::ops::set_entry(&mut state, name, change.then);
+                }
+            }
+            if let Some(Dentry::Entry { ino, .. }) = change.then
+                && let Some(inode) = self.inode(ino)
+            {
+                let mut state = inode.state.write();
+                state.place.parent = *dir;
+                state.place.name = name.clone();
+                state.place.path = change.path.clone();
+                state.place.as_of = renames;
+            }
+        }
+    }
+}
+
+/// What an inode in memory becomes.
+struct Fresh {
+    /// `None`: it has no name any more.
+    record: Option<InodeRecord>,
+    /// Whether the log has that record, or it is a base file as it is.
+    recorded: bool,
+    content: Bytes,
+}
+
+impl State {
+    fn become_(&mut self, fresh: Fresh, epoch: crate::types::Epoch) {
+        self.touched = epoch;
+        let Some(record) = fresh.record else {
+            // Who has it open keeps it; its bytes are part of history.
+            self.attr.nlink = 0;
+            self.recorded = false;
+            return;
+        };
+        // The number that stat(2) shows: the root's own is that of the base.
+        self.attr = crate::types::Attr { ino: self.attr.ino, ..record.attr };
+        self.recorded = fresh.recorded;
+        self.content = fresh.content;
+        self.opaque = record.opaque;
+        self.origin = record.origin.map(Box::new);
+        self.target = record.target;
+        self.xattrs = record.xattrs.map(Box::new);
+        if let Some(dir) = &mut self.dir {
+            dir.base_default = Default::default();
+        }
+    }
+}
+
+/// The record of a base file as it is.
+fn record_of(ino: Ino, stat: &BaseStat, path: &Path) -> InodeRecord {
+    let mut attr = stat.attr;
+    attr.ino = ino;
+    let origin =
+        Origin { path: path.clone(), dev: stat.dev, ino: stat.attr.ino.0, born: stat.born, print: print(&stat.attr) };
+    InodeRecord {
+        attr,
+        content: if attr.kind == Kind::File { Content::Base } else { Content::None },
+        opaque: false,
+        origin: Some(origin),
+        target: None,
+        xattrs: None,
+    }
+}

@@ -1,0 +1,194 @@
+//! The operations on time, one at a time.
+
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Gate, Kernel};
+use crate::overlay::seal::Reason;
+use crate::overlay::transit::{Kept, Plan, Stale};
+use crate::overlay::{Ctx, Overlay};
+use crate::store::history::{self, OpKind, Operation, Snapshot, Why};
+use crate::store::lineage::Lineage;
+use crate::store::{Batch, Counter, StoreError};
+use crate::types::{At, Errno, Ino, Note, Op, Path};
+
+/// Why an operation did not happen. Then everything is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum TimeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{what}: {errno}")]
+    Os { what: &'static str, errno: Errno },
+    #[error("the label {0:?} is already used: give another one")]
+    LabelUsed(String),
+    #[error("there is nothing to {0}")]
+    Nothing(&'static str),
+    /// Changed since by somebody else.
+    #[error("{} changed since: nothing was done (--force takes them back as well; a snapshot is kept)", list(.0))]
+    Changed(Vec<Path>),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The first few of a list of paths.
+fn list(paths: &[Path]) -> String {
+    const SHOWN: usize = 5;
+    let mut text: Vec<String> = paths.iter().take(SHOWN).map(Path::to_string).collect();
+    if paths.len() > SHOWN {
+        text.push(format!("and {} more", paths.len() - SHOWN));
+    }
+    text.join(", ")
+}
+
+fn os(what: &'static str) -> impl Fn(Errno) -> TimeError {
+    move |errno| TimeError::Os { what, errno }
+}
+
+pub type Result<T, E = TimeError> = std::result::Result<T, E>;
+
+/// What an operation did.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    /// The sealed state just before it.
+    pub before: At,
+    pub after: At,
+    pub paths: Vec<Path>,
+    /// Files that are open: their old bytes stay with who has them open.
+    pub kept: Vec<Kept>,
+}
+
+/// See the module.
+pub struct Machine {
+    pub(crate) overlay: Arc<Overlay>,
+    pub(crate) gate: Arc<Gate>,
+    kernel: OnceLock<Arc<dyn Kernel>>,
+    /// Held by an operation from its first look to its end: two never mix.
+    busy: Mutex<()>,
+}
+
+impl Machine {
+    pub fn new(overlay: Arc<Overlay>, gate: Arc<Gate>) -> Machine {
+        Machine { overlay, gate, kernel: OnceLock::new(), busy: Mutex::new(()) }
+    }
+
+    /// From now on the kernel is told.
+    pub fn set_kernel(&self, kernel: Arc<dyn Kernel>) {
+        let _ = self.kernel.set(kernel);
+    }
+
+    pub fn overlay(&self) -> &Arc<Overlay> {
+        &self.overlay
+    }
+
+    /// Waits until no other operation is under way.
+    pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
+        self.busy.lock()
+    }
+
+    /// Writes back what processes changed through mappings of these files; called without any lock.
+    fn write_back(&self, mapped: &[Ino]) {
+        if let Some(kernel) = self.kernel.get() {
+            for &ino in mapped {
+                kernel.forget_inode(ino);
+            }
+        }
+    }
+
+    /// Seals what there is. `mapped` are files whose mappings may have unwritten pages. Durable when this returns, if `durable`.
+    ///
+    /// # Errors
+    /// [`TimeError::LabelUsed`]; what the log says.
+    pub fn snapshot(&self, ctx: &Ctx, reason: &Reason, mapped: &[Ino], durable: bool) -> Result<Snapshot> {
+        let _busy = self.begin();
+        if let Some(label) = &reason.label {
+            let kv = &*self.overlay.store().kv;
+            if history::snapshots(kv)?.iter().any(|s| s.label.as_ref() == Some(label)) {
+                return Err(TimeError::LabelUsed(label.clone()));
+            }
+        }
+        self.write_back(mapped);
+        let snapshot = {
+            let _gate = self.gate.close();
+            self.overlay.seal(ctx, reason).map_err(os("cannot take a snapshot"))?
+        };
+        if durable {
+            self.overlay.sync_all().map_err(os("the snapshot is taken, but may not survive a power loss"))?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Seals what there is if anything was changed since the last snapshot; returns the newest one's state either way. With the gate closed.
+    pub(crate) fn seal_before(&self, ctx: &Ctx, note: &str) -> Result<At> {
+        let timeline = self.overlay.timeline();
+        let last = history::timeline(&*self.overlay.store().kv, timeline)?.last;
+        if self.overlay.is_changed()? || history::snapshot(&*self.overlay.store().kv, last)?.is_none() {
+            let snapshot =
+                self.overlay.seal(ctx, &Reason::new(Why::Before, note)).map_err(os("cannot take a snapshot"))?;
+            return Ok(At { timeline, epoch: snapshot.epoch });
+        }
+        // A fork without changes: its last state is where it forked off, whose own timeline is another one.
+        Ok(At { timeline, epoch: last })
+    }
+
+    /// Takes the mount to the state of `target`.
+    ///
+    /// # Errors
+    /// `ENOSPC` and what the log says; nothing is changed then.
+    pub fn rewind(&self, ctx: &Ctx, target: &Arc<Lineage>, kind: OpKind, note: &str, mapped: &[Ino]) -> Result<Moved> {
+        let _busy = self.begin();
+        self.write_back(mapped);
+        let (moved, stale) = {
+            let _gate = self.gate.close();
+            let before = self.seal_before(ctx, &format!("before {note}"))?;
+            let plan = self.overlay.plan(target).map_err(os("cannot look at that state"))?;
+            self.carry_out(ctx, &plan, before, Some((kind, None)), note)?
+        };
+        self.tell(&stale);
+        Ok(moved)
+    }
+
+    /// Carries a plan out in one batch with the seal behind it and the operation's record. With the gate closed.
+    pub(crate) fn carry_out(
+        &self,
+        ctx: &Ctx,
+        plan: &Plan,
+        before: At,
+        operation: Option<(OpKind, Option<Operation>)>,
+        note: &str,
+    ) -> Result<(Moved, Stale)> {
+        let kv = &*self.overlay.store().kv;
+        let mut batch = Batch::new();
+        let reason = Reason::new(Why::After, format!("after {note}"));
+        let (sealed, next) = self.overlay.put_seal(ctx, &mut batch, &reason).map_err(os("cannot take a snapshot"))?;
+        let after = At { timeline: sealed.timeline, epoch: sealed.epoch };
+        match operation {
+            Some((_, Some(known))) => history::put_operation(&mut batch, &known),
+            Some((kind, None)) => {
+                let id = self.overlay.store().counters.next(kv, Counter::Operation)?;
+                let note = note.to_owned();
+                let operation = Operation { id, time: ctx.now, kind, before, after, undone: false, note };
+                history::put_operation(&mut batch, &operation);
+            }
+            None => {}
+        }
+        let event = Note::new(Op::Rewind, Ino::ROOT, Path::root()).with_path2(Path::new(note.as_bytes()));
+        let stale = self.overlay.carry_out(ctx, plan, batch, event).map_err(os("nothing was changed"))?;
+        self.overlay.now_in(next).map_err(os("the state was changed, but cannot be read back"))?;
+        Ok((Moved { before, after, paths: plan.paths(), kept: plan.kept.clone() }, stale))
+    }
+
+    /// Tells the kernel. Without the gate, and without any other lock.
+    pub(crate) fn tell(&self, stale: &Stale) {
+        let Some(kernel) = self.kernel.get() else { return };
+        for (dir, name, child) in &stale.names {
+            match child {
+                Some(child) => kernel.deleted(*dir, *child, name),
+                None => kernel.forget_name(*dir, name),
+            }
+        }
+        for &ino in &stale.inodes {
+            kernel.forget_inode(ino);
+        }
+    }
+}
