@@ -1,5 +1,6 @@
-//! `regentfs diff`: the overlay against the base, as git would show it.
+//! `regentfs diff`: the overlay against the base, or two points in time, as git would show it.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -8,66 +9,128 @@ use anyhow::Result;
 use super::exit::Usage;
 use super::output::{Output, Style, count};
 use super::repo::Repo;
-use super::{Which, repo, source::Source};
+use super::source::{self, Source};
+use super::{Which, repo};
 use crate::control::protocol::Request;
 use crate::diff::{Detail, DiffFilter, DiffRow, quote};
 use crate::query::rows::bytes;
 use crate::types::{hex, unhex};
 
-/// What changed, compared with the repository on disk: a patch as git would show it
+/// What changed: between the repository on disk and now, or between two points in time; a patch as git would show it
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    how: How,
+    /// [FROM [TO]] or FROM..TO, then the files and directories that are wanted. A word that is a point in time (base, now, an id, a label,
+    /// @{10 minutes ago}) is taken as one; put -- before paths that could be mistaken [default: base now]
+    #[arg(value_name = "FROM TO PATH")]
+    words: Vec<OsString>,
+    /// Only these files and directories
+    #[arg(last = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+/// How a comparison is shown.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct How {
     /// Files with their numbers of changed lines, not the patch
     #[arg(long, conflicts_with = "name_only")]
-    stat: bool,
+    pub stat: bool,
     /// Only the names of changed files
     #[arg(long)]
-    name_only: bool,
+    pub name_only: bool,
     /// Also what is in .git directories
     #[arg(long)]
-    all: bool,
+    pub all: bool,
     /// One JSON object a line
     #[arg(long)]
-    json: bool,
-    /// Only these files and directories
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
+    pub json: bool,
+}
+
+impl How {
+    fn detail(&self) -> Detail {
+        match (self.stat, self.name_only) {
+            (true, _) => Detail::Counts,
+            (_, true) => Detail::Names,
+            _ => Detail::Patch,
+        }
+    }
 }
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
-    let detail = match (args.stat, args.name_only) {
-        (true, _) => Detail::Counts,
-        (_, true) => Detail::Names,
-        _ => Detail::Patch,
-    };
-    let paths = args.paths.iter().map(|path| relative(path, &repo)).collect::<Result<_>>()?;
-    let request = Request::Diff(DiffFilter { paths, all: args.all, detail });
-    let mut out = Output::new();
+    let (sides, mut paths) = points(&args.words, &repo)?;
+    paths.extend(args.paths.iter().cloned());
+    let paths = paths.iter().map(|path| relative(path, &repo)).collect::<Result<_>>()?;
+    show(&mut Output::new(), &repo, &args.how, sides, paths)
+}
+
+/// The older and the newer side of a comparison, as a user names them.
+pub type Sides = (Option<String>, Option<String>);
+
+/// Shows a comparison.
+pub fn show(out: &mut Output, repo: &Repo, how: &How, (from, to): Sides, paths: Vec<String>) -> Result<()> {
+    let detail = how.detail();
+    let request = Request::Diff(DiffFilter { paths, all: how.all, detail, from, to });
     let mut rows = Vec::new();
-    Source::of(&repo)?.ask(&request, &mut |row: DiffRow| {
+    Source::of(repo)?.ask(&request, &mut |row: DiffRow| {
         match detail {
-            _ if args.json => out.json(&row)?,
+            _ if how.json => out.json(&row)?,
             Detail::Names => {
                 let name = quote("", &bytes(&row.path, row.path_hex.as_ref()));
                 out.line(&String::from_utf8_lossy(&name))?;
             }
             Detail::Counts => rows.push(row),
-            Detail::Patch => patch(&mut out, &row)?,
+            Detail::Patch => patch(out, &row)?,
         }
         Ok(())
     })?;
     if !rows.is_empty() {
-        stat(&mut out, &rows)?;
+        stat(out, &rows)?;
     }
     Ok(out.flush()?)
 }
 
+/// Takes the points in time off the front of a command's words; the rest are paths.
+///
+/// # Errors
+/// When a word is neither a point in time nor a path that is there.
+fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
+    let path = |word: &OsString| PathBuf::from(word);
+    let Some(first) = words.first() else { return Ok(((None, None), Vec::new())) };
+    let names = source::names(repo)?;
+    if let Some((from, to)) = first.to_str().and_then(|word| word.split_once("..")) {
+        let side = |text: &str| -> Result<Option<String>> {
+            match text {
+                "" => Ok(None),
+                text => names.check(text).map(|()| Some(text.to_owned())),
+            }
+        };
+        // A path may have two dots in it; one that is there is meant.
+        if !Path::new(first).exists() {
+            return Ok(((side(from)?, side(to)?), words.iter().skip(1).map(path).collect()));
+        }
+    }
+    let mut found = Vec::new();
+    for word in words.iter().take(2) {
+        match word.to_str() {
+            Some(text) if names.has(text) => found.push(text.to_owned()),
+            Some(_) if Path::new(word).symlink_metadata().is_ok() => break,
+            // Neither: a path that is gone, or a name that is wrong. What looks like a path is one.
+            Some(text) if !text.contains('/') && !text.contains('.') => names.check(text)?,
+            _ => break,
+        }
+    }
+    let rest = words.iter().skip(found.len()).map(path).collect();
+    let mut found = found.into_iter();
+    Ok(((found.next(), found.next()), rest))
+}
+
 /// A path as the filter takes it: relative to the root, in hexadecimal. Relative ones start at the current directory when that
 /// is inside the repository, and at the root otherwise.
-fn relative(path: &Path, repo: &Repo) -> Result<String> {
+pub fn relative(path: &Path, repo: &Repo) -> Result<String> {
     let roots: Vec<PathBuf> =
         [super::source::mountpoint(repo), Some(repo.root.clone())].into_iter().flatten().collect();
     let below = |path: &Path| roots.iter().find_map(|root| path.strip_prefix(root).ok().map(Path::to_owned));

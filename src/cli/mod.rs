@@ -13,8 +13,13 @@ pub mod output;
 pub mod ps;
 pub mod reads;
 pub mod repo;
+pub mod rewind;
+pub mod show;
+pub mod snapshot;
+pub mod snapshots;
 pub mod source;
 pub mod status;
+pub mod undo;
 pub mod unmount;
 
 use std::path::PathBuf;
@@ -38,7 +43,13 @@ enum Command {
     Mount(mount::MountArgs),
     Unmount(unmount::UnmountArgs),
     Status(status::Args),
+    Snapshot(snapshot::Args),
+    Snapshots(snapshots::Args),
     Diff(diff::Args),
+    Show(show::Args),
+    Rewind(rewind::Args),
+    Undo(undo::Args),
+    Redo(undo::RedoArgs),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -64,7 +75,13 @@ pub fn main() -> ExitCode {
         Command::Mount(args) => mount::run(args, store),
         Command::Unmount(args) => unmount::run(args, store),
         Command::Status(args) => status::run(args, store),
+        Command::Snapshot(args) => snapshot::run(args, store),
+        Command::Snapshots(args) => snapshots::run(args, store),
         Command::Diff(args) => diff::run(args, store),
+        Command::Show(args) => show::run(args, store),
+        Command::Rewind(args) => rewind::run(args, store),
+        Command::Undo(args) => undo::run(args, store),
+        Command::Redo(args) => undo::run_redo(args, store),
         Command::Ps(args) => ps::run(args, store),
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),

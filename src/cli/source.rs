@@ -10,15 +10,36 @@ use serde::de::DeserializeOwned;
 use super::repo::Repo;
 use crate::base::DirBase;
 use crate::control::client::Client;
-use crate::control::protocol::{Done, FromRow, Request, dispatch};
+use crate::clock;
+use crate::control::protocol::{Done, Failure, FromRow, Request, Row, SnapshotsFilter, dispatch};
+use crate::control::time::Mover;
 use crate::daemon::mounts;
-use crate::overlay::{NoJournal, Overlay};
+use crate::overlay::{Ctx, Overlay};
+use crate::record::Record;
 use crate::store::Store;
+use crate::query::time;
+use crate::timeline::rows::SnapshotRow;
+use crate::timeline::{Gate, Machine, spec};
+use crate::types::{ActorId, Epoch, Timeline};
 
 /// A store without a daemon.
 pub struct Offline {
     pub store: Arc<Store>,
-    pub overlay: Overlay,
+    pub overlay: Arc<Overlay>,
+    machine: Machine,
+}
+
+impl Offline {
+    /// Answers as the daemon of a mount would.
+    fn answer(&self, request: &Request, sink: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<Done, Failure> {
+        if !request.moves() {
+            return dispatch(request, &self.overlay, &self.store, sink);
+        }
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        // Nothing is mounted, so no process is known by a number: these events are regentfs's own.
+        let ctx = Ctx { actor: ActorId::KERNEL, uid, gid, now: clock::now(), epoch: self.overlay.epoch() };
+        Mover { machine: &self.machine, ctx, mapped: Vec::new(), users: &|_| Vec::new() }.answer(request, sink)
+    }
 }
 
 /// Who answers.
@@ -36,8 +57,10 @@ impl Source {
         let store = Arc::new(open_store(repo)?);
         let base = DirBase::open(&repo.root)
             .map_err(|e| anyhow!("cannot open the repository {}: {}", repo.root.display(), std::io::Error::from(e)))?;
-        let overlay = Overlay::open(store.clone(), Arc::new(base), Arc::new(NoJournal(store.clone())), false)?;
-        Ok(Source::Offline(Box::new(Offline { store, overlay })))
+        let record = Arc::new(Record::open(store.clone())?);
+        let overlay = Arc::new(Overlay::open(store.clone(), Arc::new(base), record, false)?);
+        let machine = Machine::new(overlay.clone(), Arc::new(Gate::default()));
+        Ok(Source::Offline(Box::new(Offline { store, overlay, machine })))
     }
 
     pub fn is_daemon(&self) -> bool {
@@ -60,9 +83,9 @@ impl Source {
         };
         let Done { notes, .. } = match self {
             Source::Daemon(client) => client.ask(request, &mut take)?,
-            Source::Offline(offline) => dispatch(request, &offline.overlay, &offline.store, &mut |row| {
-                R::from_row(row).map_or(ControlFlow::Continue(()), &mut take)
-            })?,
+            Source::Offline(offline) => {
+                offline.answer(request, &mut |row| R::from_row(row).map_or(ControlFlow::Continue(()), &mut take))?
+            }
         };
         outcome?;
         for note in notes {
@@ -90,4 +113,52 @@ pub fn open_store(repo: &Repo) -> Result<Store> {
         bail!("{at} is mounted, but not from the store {store}: give the mount's own store with --store");
     }
     Ok(Store::open(&repo.store)?)
+}
+
+/// What words may stand for a point in time.
+pub struct Words {
+    rows: Vec<SnapshotRow>,
+}
+
+/// The snapshots of a repository, for telling their names from paths.
+pub fn names(repo: &Repo) -> Result<Words> {
+    let mut rows = Vec::new();
+    let filter = SnapshotsFilter { all: true, brief: true, ..SnapshotsFilter::default() };
+    Source::of(repo)?.ask(&Request::Snapshots(filter), &mut |row: SnapshotRow| {
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(Words { rows })
+}
+
+impl Words {
+    /// Whether a word is a point in time.
+    pub fn has(&self, text: &str) -> bool {
+        self.check(text).is_ok()
+    }
+
+    /// # Errors
+    /// Why it is none.
+    pub fn check(&self, text: &str) -> Result<()> {
+        let candidate = |row: &SnapshotRow| spec::Candidate {
+            id: row.id.clone(),
+            label: row.label.clone(),
+            epoch: Epoch(row.epoch),
+            timeline: Timeline::MAIN,
+            previous: Epoch::BASE,
+            time: time::parse_rfc3339(&row.time).unwrap_or_default(),
+        };
+        let candidates: Vec<_> = self.rows.iter().map(candidate).collect();
+        let usage = |e: spec::SpecError| anyhow::Error::from(super::exit::Usage(e.to_string()));
+        let parsed = spec::parse(text, clock::now()).map_err(usage)?;
+        // Steps and times are looked up where the history is; here only the name matters.
+        let name = match parsed {
+            spec::Spec::Back(inner, _) => *inner,
+            other => other,
+        };
+        match name {
+            spec::Spec::Name(_) => spec::resolve(&candidates, Epoch::BASE, &name).map(|_| ()).map_err(usage),
+            _ => Ok(()),
+        }
+    }
 }

@@ -6,11 +6,13 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::contents::OverlayContents;
+use super::time;
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::Overlay;
 use crate::overlay::view::View;
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
 use crate::store::{Store, StoreError};
+use crate::timeline::rows::{MovedRow, PathRow, SnapshotRow};
 use crate::types::Seq;
 
 /// The socket's name in the store's directory.
@@ -34,6 +36,65 @@ pub enum Request {
     },
     /// Write everything that was seen so far to the record.
     Flush,
+    Snapshot {
+        label: Option<String>,
+    },
+    Snapshots(SnapshotsFilter),
+    /// One file's bytes as they were at a point in time.
+    Cat {
+        at: String,
+        /// Relative to the root, in hexadecimal.
+        path: String,
+    },
+    Rewind(Rewind),
+    Undo(Undo),
+}
+
+impl Request {
+    /// Whether it changes the tree or its history.
+    pub fn moves(&self) -> bool {
+        matches!(self, Request::Snapshot { .. } | Request::Rewind(_) | Request::Undo(_))
+    }
+}
+
+/// Which snapshots are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotsFilter {
+    /// Those of all timelines, not of the one that is shown.
+    pub all: bool,
+    /// The newest so many; 0 means all.
+    pub newest: usize,
+    /// Only this one: an id, a label or another name.
+    pub one: Option<String>,
+    /// Without counting what changed.
+    pub brief: bool,
+}
+
+/// Where to go back to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rewind {
+    pub to: String,
+    /// Only these, relative to the root, in hexadecimal; none means everything.
+    pub paths: Vec<String>,
+    /// Say what would happen, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What to take back, or to do again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Undo {
+    pub redo: bool,
+    /// Also where the same files were changed since.
+    pub force: bool,
+}
+
+/// A piece of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BytesRow {
+    pub hex: String,
 }
 
 /// One line from the daemon: rows, then `done` or `error`.
@@ -123,6 +184,10 @@ pub enum Row {
     Ps(PsRow),
     Event(EventRow),
     Read(ReadRow),
+    Snapshot(SnapshotRow),
+    Moved(MovedRow),
+    Path(PathRow),
+    Bytes(BytesRow),
 }
 
 /// A kind of row, taken out of [`Row`].
@@ -140,7 +205,10 @@ macro_rules! rows {
     };
 }
 
-rows! { Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) }
+rows! {
+    Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
+    Bytes(BytesRow)
+}
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
 ///
@@ -155,7 +223,7 @@ pub fn dispatch(
 ) -> Result<Done, Failure> {
     match request {
         Request::Diff(filter) => {
-            let (from, to) = (View::base(overlay), View::now(overlay));
+            let (from, to) = time::sides(overlay, filter)?;
             let notes = diff::diff(&from, &to, filter, &mut |row| sink(Row::Diff(row)))?;
             Ok(Done { notes, ..Done::default() })
         }
@@ -173,7 +241,14 @@ pub fn dispatch(
             query::reads(store, filter, &contents, &mut |row| sink(Row::Read(row)))?;
             Ok(Done::default())
         }
-        Request::Status | Request::Unmount { .. } | Request::Flush => {
+        Request::Snapshots(filter) => time::snapshots(overlay, filter, sink),
+        Request::Cat { at, path } => time::cat(overlay, at, path, sink),
+        Request::Status
+        | Request::Unmount { .. }
+        | Request::Flush
+        | Request::Snapshot { .. }
+        | Request::Rewind(_)
+        | Request::Undo(_) => {
             Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
         }
     }

@@ -12,11 +12,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use super::client::address;
 use super::protocol::{Done, Failure, Request, Response, Row, SOCKET, StatusRow, dispatch};
 use crate::diff;
-use crate::engine::Engine;
+use super::time::Mover;
+use crate::engine::{Caller, Engine};
 use crate::fuse::mount::{self, Unmount};
 use crate::overlay::view::View;
 use crate::query::{rows, time};
-use crate::types::Time;
+use crate::timeline::rows::UserRow;
+use crate::types::{Ino, Time};
 
 /// Longest request, bytes.
 const MAX_REQUEST: u64 = 1 << 20;
@@ -140,9 +142,21 @@ impl Served {
                     }
                 }
             }
-            Request::Diff(_) | Request::Ps(_) | Request::Events { .. } | Request::Reads(_) => {
+            Request::Diff(_)
+            | Request::Ps(_)
+            | Request::Events { .. }
+            | Request::Reads(_)
+            | Request::Snapshots(_)
+            | Request::Cat { .. } => {
                 self.settle()?;
                 self.dispatch(request, &mut sink)
+            }
+            Request::Snapshot { .. } | Request::Rewind(_) | Request::Undo(_) => {
+                let users = |ino| {
+                    let row = |(_, pid, comm): (_, _, Vec<u8>)| UserRow { pid, comm: rows::text(&comm).0 };
+                    self.engine.users_of(ino).into_iter().map(row).collect()
+                };
+                self.mover(stream, &users)?.answer(request, &mut sink)
             }
         }
     }
@@ -150,6 +164,20 @@ impl Served {
     fn dispatch(&self, request: &Request, sink: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<Done, Failure> {
         let overlay = self.engine.overlay();
         dispatch(request, overlay, overlay.store(), sink)
+    }
+
+    /// What changes the tree on behalf of the client.
+    fn mover<'s>(&'s self, stream: &UnixStream, users: &'s dyn Fn(Ino) -> Vec<UserRow>) -> Result<Mover<'s>, Failure> {
+        let peer = rustix::net::sockopt::socket_peercred(stream)
+            .map_err(|e| Failure::new(format!("cannot tell who asks: {}", std::io::Error::from(e))))?;
+        let caller =
+            Caller { tid: peer.pid.as_raw_nonzero().get().cast_unsigned(), uid: peer.uid.as_raw(), gid: peer.gid.as_raw() };
+        Ok(Mover {
+            machine: self.engine.machine(),
+            ctx: self.engine.ctx_for(caller),
+            mapped: self.engine.may_be_mapped(),
+            users,
+        })
     }
 
     fn settle(&self) -> Result<(), Failure> {

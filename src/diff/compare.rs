@@ -1,10 +1,9 @@
 //! Which files differ, file by file, before renames are looked for.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::bytes;
 use crate::overlay::view::{Node, View};
-use crate::types::{Errno, Kind, Name, Path};
+use crate::overlay::walk::{Met, walk};
+use crate::types::{Errno, Kind, Path};
 
 /// What happened to a file, in git's letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,96 +114,18 @@ impl Scope<'_> {
     }
 }
 
-/// The paths that may differ, as a tree.
-#[derive(Default)]
-struct Trie {
-    below: BTreeMap<Name, Trie>,
-}
-
-impl Trie {
-    fn of(paths: &BTreeSet<Path>) -> Trie {
-        let mut root = Trie::default();
-        for path in paths {
-            let mut at = &mut root;
-            for name in path.components() {
-                at = at.below.entry(name.into()).or_default();
-            }
-        }
-        root
-    }
-}
-
-/// What may differ in a directory.
-enum Where<'t> {
-    /// The same directory on both sides: only these.
-    These(&'t Trie),
-    /// Everything: it is another directory, or is below one.
-    All,
-}
-
 /// Finds all differences, in the order of their paths.
 pub fn compare(from: &View<'_>, to: &View<'_>, paths: &[Path], all: bool) -> Result<Found, Errno> {
     let scope = Scope { paths, all };
-    let trie = Trie::of(&from.candidates(to, &|name| scope.skips(name))?);
     let mut found = Found::default();
-    let mut dirs = vec![(Path::root(), Some(from.root()?), Some(to.root()?), Where::These(&trie))];
-    while let Some((path, old, new, mut place)) = dirs.pop() {
-        let same = matches!((&old, &new), (Some(old), Some(new)) if old.ino == new.ino && old.shows() == new.shows());
-        if !same {
-            place = Where::All;
-        }
-        let names = match &place {
-            Where::These(trie) => trie.below.keys().cloned().collect(),
-            Where::All => match names(from, to, old.as_ref(), new.as_ref()) {
-                Ok(names) => names,
-                Err(errno) => {
-                    found.notes.push(format!("cannot list {path}: {errno}"));
-                    continue;
-                }
-            },
-        };
-        for name in names.iter().filter(|name| !scope.skips(name)) {
-            let below = path.join(name);
-            let entry = || -> Result<_, Errno> {
-                let old = old.as_ref().map(|dir| from.child(dir, name)).transpose()?.flatten();
-                let new = new.as_ref().map(|dir| to.child(dir, name)).transpose()?.flatten();
-                Ok((old, new))
-            };
-            let (old, new) = match entry() {
-                Ok(entry) => entry,
-                Err(errno) => {
-                    found.notes.push(format!("cannot look at {below}: {errno}"));
-                    continue;
-                }
-            };
-            let is_dir = |node: &Option<Node>| node.as_ref().is_some_and(|n| n.kind == Kind::Dir);
-            if (is_dir(&old) || is_dir(&new)) && scope.enters(&below) {
-                let dir = |node: &Option<Node>| node.clone().filter(|n| n.kind == Kind::Dir);
-                let place = match &place {
-                    Where::These(trie) => trie.below.get(name).map_or(Where::All, Where::These),
-                    Where::All => Where::All,
-                };
-                dirs.push((below.clone(), dir(&old), dir(&new), place));
-            }
-            if scope.has(&below) {
-                judge(to, below, old, new, &mut found);
-            }
-        }
-    }
+    walk(from, to, &|name| scope.skips(name), &|dir| scope.enters(dir), &mut |path, met| match met {
+        Met::Pair(old, new) if scope.has(&path) => judge(to, path, old, new, &mut found),
+        Met::Pair(..) => {}
+        Met::CannotList(errno) => found.notes.push(format!("cannot list {path}: {errno}")),
+        Met::CannotLook(errno) => found.notes.push(format!("cannot look at {path}: {errno}")),
+    })?;
     found.changes.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
-}
-
-/// All names in two directories.
-fn names(from: &View<'_>, to: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Result<Vec<Name>, Errno> {
-    let mut names = BTreeSet::new();
-    if let Some(old) = old {
-        names.extend(from.names(old)?);
-    }
-    if let Some(new) = new {
-        names.extend(to.names(new)?);
-    }
-    Ok(names.into_iter().collect())
 }
 
 /// Notes a difference between what a path was and what it is.

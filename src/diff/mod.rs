@@ -44,6 +44,10 @@ pub struct DiffFilter {
     /// Also inside `.git` directories.
     pub all: bool,
     pub detail: Detail,
+    /// The older state as a user names it; nothing means the base.
+    pub from: Option<String>,
+    /// The newer state; nothing means now.
+    pub to: Option<String>,
 }
 
 /// A changed file.

@@ -18,4 +18,17 @@ impl Engine {
     pub fn may_be_mapped(&self) -> Vec<Ino> {
         self.handles.open_for_writing()
     }
+
+    /// Who may read through open files of this inode.
+    pub fn users_of(&self, ino: Ino) -> Vec<(crate::types::ActorId, u32, Vec<u8>)> {
+        let Some(actors) = self.who.get() else { return Vec::new() };
+        let mut found: Vec<crate::types::ActorId> = Vec::new();
+        for handle in self.handles.of_file(ino) {
+            found.push(handle.opener);
+            found.extend(handle.holders.lock().iter().copied());
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().filter_map(|id| actors.get(id).map(|a| (id, a.pid, a.comm))).collect()
+    }
 }

@@ -19,10 +19,12 @@ pub mod hashing;
 pub mod inode;
 pub mod ops;
 pub mod path;
+pub mod restore;
 pub mod seal;
 pub mod transit;
 pub mod tree;
 pub mod view;
+pub mod walk;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -22,23 +22,23 @@ use crate::types::{Errno, Ino, Kind, Name, Note, Path};
 /// What will be different.
 #[derive(Default, Debug)]
 pub struct Plan {
-    inodes: BTreeMap<Ino, InodeChange>,
-    names: BTreeMap<(Ino, Name), NameChange>,
+    pub(super) inodes: BTreeMap<Ino, InodeChange>,
+    pub(super) names: BTreeMap<(Ino, Name), NameChange>,
     /// Files that are open: who has them open keeps the old number, and the old bytes.
     pub kept: Vec<Kept>,
 }
 
 #[derive(Debug, Clone)]
-struct InodeChange {
-    path: Path,
-    then: Option<InodeRecord>,
+pub(super) struct InodeChange {
+    pub path: Path,
+    pub then: Option<InodeRecord>,
 }
 
 #[derive(Debug, Clone)]
-struct NameChange {
-    path: Path,
-    now: Option<Dentry>,
-    then: Option<Dentry>,
+pub(super) struct NameChange {
+    pub path: Path,
+    pub now: Option<Dentry>,
+    pub then: Option<Dentry>,
 }
 
 /// A file that goes on under a new number.
@@ -113,13 +113,14 @@ impl Overlay {
                 plan.inodes.insert(ino, InodeChange { path, then });
             }
         }
-        self.renumber(&mut plan, target)?;
+        let view = View::new(self, target.clone());
+        self.renumber(&mut plan, &[&view])?;
         Ok(plan)
     }
 
     /// Gives files that are open and would change their bytes a new number.
-    fn renumber(&self, plan: &mut Plan, target: &Arc<Lineage>) -> Result<()> {
-        let view = View::new(self, target.clone());
+    /// `views` are states in which its names may be found.
+    pub(super) fn renumber(&self, plan: &mut Plan, views: &[&View<'_>]) -> Result<()> {
         let open: Vec<Ino> = plan.inodes.keys().copied().filter(|&ino| self.is_open_file(ino)).collect();
         for ino in open {
             let (Some(inode), Some(change)) = (self.inode(ino), plan.inodes.get(&ino).cloned()) else { continue };
@@ -127,18 +128,25 @@ impl Overlay {
             if self.has_content(&inode, &record) {
                 continue;
             }
-            let names = self.names_in(plan, &view, ino, &change.path)?;
-            if names.is_empty() {
+            let mut found = None;
+            for view in views {
+                let names = self.names_in(plan, view, ino, &change.path)?;
+                if !names.is_empty() {
+                    found = Some((*view, names));
+                    break;
+                }
+            }
+            let Some((view, names)) = found else {
                 // Nobody can say where it is: then it changes under its number, as a write would do it.
                 tracing::warn!(path = %change.path, "an open file is changed in place");
                 continue;
-            }
+            };
             let new = self.allocate()?;
             let mut record = record;
             record.attr.ino = new;
             record.attr.nlink = names.len() as u32;
             for (dir, name, path) in names {
-                self.record_dir(plan, &view, dir, &path)?;
+                self.record_dir(plan, view, dir, &path)?;
                 let now = match plan.names.get(&(dir, name.clone())) {
                     Some(change) => change.now,
                     None => self.lineage().dentry(&*self.store.kv, dir, &name).map_err(failed)?,
@@ -387,7 +395,7 @@ impl State {
 }
 
 /// The record of a base file as it is.
-fn record_of(ino: Ino, stat: &BaseStat, path: &Path) -> InodeRecord {
+pub(super) fn record_of(ino: Ino, stat: &BaseStat, path: &Path) -> InodeRecord {
     let mut attr = stat.attr;
     attr.ino = ino;
     let origin =

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Gate, Kernel};
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::{Kept, Plan, Stale};
+use crate::overlay::view::View;
 use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Snapshot, Why};
 use crate::store::lineage::Lineage;
@@ -87,7 +88,7 @@ impl Machine {
     }
 
     /// Writes back what processes changed through mappings of these files; called without any lock.
-    fn write_back(&self, mapped: &[Ino]) {
+    pub(crate) fn write_back(&self, mapped: &[Ino]) {
         if let Some(kernel) = self.kernel.get() {
             for &ino in mapped {
                 kernel.forget_inode(ino);
@@ -131,21 +132,55 @@ impl Machine {
         Ok(At { timeline, epoch: last })
     }
 
-    /// Takes the mount to the state of `target`.
+    /// Takes the mount, or only some paths of it, to the state of `target`.
     ///
     /// # Errors
     /// `ENOSPC` and what the log says; nothing is changed then.
-    pub fn rewind(&self, ctx: &Ctx, target: &Arc<Lineage>, kind: OpKind, note: &str, mapped: &[Ino]) -> Result<Moved> {
+    pub fn rewind(
+        &self,
+        ctx: &Ctx,
+        target: &Arc<Lineage>,
+        paths: &[Path],
+        (kind, note): (OpKind, &str),
+        mapped: &[Ino],
+    ) -> Result<Moved> {
         let _busy = self.begin();
         self.write_back(mapped);
         let (moved, stale) = {
             let _gate = self.gate.close();
+            let plan = self.plan(ctx, target, paths)?;
             let before = self.seal_before(ctx, &format!("before {note}"))?;
-            let plan = self.overlay.plan(target).map_err(os("cannot look at that state"))?;
             self.carry_out(ctx, &plan, before, Some((kind, None)), note)?
         };
         self.tell(&stale);
         Ok(moved)
+    }
+
+    /// What [`Machine::rewind`] would change, and which files are open.
+    ///
+    /// # Errors
+    /// When the states cannot be read.
+    pub fn preview(&self, ctx: &Ctx, target: &Arc<Lineage>, paths: &[Path]) -> Result<(Vec<Path>, Vec<Kept>)> {
+        let _busy = self.begin();
+        let _gate = self.gate.close();
+        let plan = self.plan(ctx, target, paths)?;
+        Ok((plan.paths(), plan.kept))
+    }
+
+    fn plan(&self, ctx: &Ctx, target: &Arc<Lineage>, paths: &[Path]) -> Result<Plan> {
+        let plan = if paths.is_empty() {
+            self.overlay.plan(target)
+        } else {
+            let view = View::new(&self.overlay, target.clone());
+            for path in paths {
+                let is_there = |v: &View<'_>| v.find(path).map(|n| n.is_some()).map_err(os("cannot look at that state"));
+                if !is_there(&view)? && !is_there(&View::now(&self.overlay))? {
+                    return Err(TimeError::Refused(format!("{path} is neither there now nor was it then")));
+                }
+            }
+            self.overlay.plan_paths(&view, paths, ctx)
+        };
+        plan.map_err(os("cannot look at that state"))
     }
 
     /// Carries a plan out in one batch with the seal behind it and the operation's record. With the gate closed.

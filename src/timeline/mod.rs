@@ -5,6 +5,10 @@
 
 pub mod gate;
 pub mod machine;
+pub mod names;
+pub mod rows;
+pub mod spec;
+pub mod undo;
 
 use crate::types::Ino;
 

@@ -1,0 +1,273 @@
+//! Answers about time: what there was, and going there. The same for a daemon and for a store that nothing is mounted from.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::protocol::{BytesRow, Done, Failure, Request, Rewind, Row, SnapshotsFilter, Undo};
+use crate::clock;
+use crate::diff::{self, DiffFilter};
+use crate::overlay::seal::Reason;
+use crate::overlay::transit::Kept;
+use crate::overlay::view::View;
+use crate::overlay::{Ctx, Overlay};
+use crate::query::{rows::text, time::format};
+use crate::store::history::{self, OpKind, Snapshot, TimelineRecord, Why};
+use crate::store::lineage::Lineage;
+use crate::timeline::machine::Moved;
+use crate::timeline::names::{NameError, Names, Place};
+use crate::timeline::rows::{MovedRow, PathRow, SnapshotRow, UserRow};
+use crate::timeline::spec;
+use crate::timeline::undo::Direction;
+use crate::timeline::{Machine, TimeError};
+use crate::types::{At, Epoch, Ino, Kind, Path, unhex};
+
+/// What a request that changes something needs besides the overlay.
+pub struct Mover<'a> {
+    pub machine: &'a Machine,
+    pub ctx: Ctx,
+    /// Files that may be mapped for writing.
+    pub mapped: Vec<Ino>,
+    /// Who has a file open.
+    pub users: &'a dyn Fn(Ino) -> Vec<UserRow>,
+}
+
+type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
+
+impl From<TimeError> for Failure {
+    fn from(error: TimeError) -> Failure {
+        Failure::new(error.to_string())
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Failure {
+        Failure { message: error.to_string(), exit: 2 }
+    }
+}
+
+impl From<spec::SpecError> for Failure {
+    fn from(error: spec::SpecError) -> Failure {
+        Failure { message: error.to_string(), exit: 2 }
+    }
+}
+
+fn os(what: &str) -> impl Fn(crate::types::Errno) -> Failure {
+    move |errno| Failure::new(format!("{what}: {errno}"))
+}
+
+/// What a user's text stands for.
+pub(crate) fn place(overlay: &Overlay, text: &str) -> Result<(Place, Names), Failure> {
+    let names = Names::load(overlay.store(), overlay.timeline())?;
+    let place = names.find(text, clock::now())?;
+    Ok((place, names))
+}
+
+/// The two states that a diff compares.
+pub fn sides<'o>(overlay: &'o Overlay, filter: &DiffFilter) -> Result<(View<'o>, View<'o>), Failure> {
+    let view = |text: Option<&String>, otherwise: View<'o>| -> Result<View<'o>, Failure> {
+        match text {
+            Some(text) => Ok(View::new(overlay, place(overlay, text)?.0.lineage(overlay)?)),
+            None => Ok(otherwise),
+        }
+    };
+    Ok((view(filter.from.as_ref(), View::base(overlay))?, view(filter.to.as_ref(), View::now(overlay))?))
+}
+
+/// Lists snapshots, oldest first.
+pub fn snapshots(overlay: &Overlay, filter: &SnapshotsFilter, sink: Sink<'_>) -> Result<Done, Failure> {
+    let kv = &*overlay.store().kv;
+    let names = Names::load(overlay.store(), overlay.timeline())?;
+    let timelines = history::timelines(kv)?;
+    let mut list = history::snapshots(kv)?;
+    if let Some(one) = &filter.one {
+        let at = match names.find(one, clock::now())? {
+            Place::At(at) => at,
+            Place::Base | Place::Now => return Err(Failure::new(format!("{one} is no snapshot"))),
+        };
+        list.retain(|s| s.epoch == at.epoch);
+    } else if !filter.all {
+        let lineage = overlay.lineage();
+        list.retain(|s| lineage.segments().iter().any(|at| at.timeline == s.timeline && s.epoch <= at.epoch));
+    }
+    let skip = if filter.newest == 0 { 0 } else { list.len().saturating_sub(filter.newest) };
+    for snapshot in list.into_iter().skip(skip) {
+        let changed = if filter.brief { None } else { Some(changed(overlay, &snapshot)?) };
+        let row = snapshot_row(&names, &timelines, snapshot, changed);
+        if sink(Row::Snapshot(row)).is_break() {
+            break;
+        }
+    }
+    Ok(Done::default())
+}
+
+/// How many files differ between a snapshot and the one before it.
+fn changed(overlay: &Overlay, snapshot: &Snapshot) -> Result<u64, Failure> {
+    let kv = &*overlay.store().kv;
+    let to = Lineage::of(kv, At { timeline: snapshot.timeline, epoch: snapshot.epoch })?;
+    let from = before(kv, snapshot)?;
+    Ok(diff::count(&View::new(overlay, Arc::new(from)), &View::new(overlay, Arc::new(to)))?)
+}
+
+/// The state before a snapshot's own changes.
+fn before(kv: &dyn crate::store::Kv, snapshot: &Snapshot) -> Result<Lineage, Failure> {
+    if snapshot.previous == Epoch::BASE {
+        return Ok(Lineage::base());
+    }
+    // The one before may be of the timeline that this one forked from, or collected: then what it sealed is seen through this timeline.
+    let timeline = history::snapshot(kv, snapshot.previous)?.map_or(snapshot.timeline, |s| s.timeline);
+    Ok(Lineage::of(kv, At { timeline, epoch: snapshot.previous })?)
+}
+
+fn snapshot_row(names: &Names, timelines: &[TimelineRecord], s: Snapshot, changed_files: Option<u64>) -> SnapshotRow {
+    let timeline = timelines.iter().find(|t| t.id == s.timeline).map_or("main", |t| &t.name);
+    SnapshotRow {
+        id: names.id(s.epoch),
+        epoch: s.epoch.0,
+        timeline: timeline.to_owned(),
+        previous: (s.previous != Epoch::BASE).then(|| names.id(s.previous)),
+        time: format(s.time),
+        why: s.why.name().to_owned(),
+        label: s.label,
+        note: s.note,
+        changed_files,
+    }
+}
+
+/// Sends one file's bytes.
+pub fn cat(overlay: &Overlay, at: &str, path: &str, sink: Sink<'_>) -> Result<Done, Failure> {
+    const PIECE: usize = 64 << 10;
+    let path = Path::new(&unhex(path).unwrap_or_default());
+    let view = View::new(overlay, place(overlay, at)?.0.lineage(overlay)?);
+    let missing = || Failure::new(format!("{at} has no {path}: `regentfs diff {at}` shows what changed since"));
+    let node = view.find(&path).map_err(os("cannot look at that state"))?.ok_or_else(missing)?;
+    let mut send = |bytes: &[u8]| sink(Row::Bytes(BytesRow { hex: crate::types::hex(bytes) }));
+    match node.kind {
+        Kind::File => {
+            let reader = view.open(&node).map_err(os("cannot open that file"))?;
+            let mut piece = vec![0; PIECE];
+            let mut offset = 0;
+            loop {
+                let got = reader.read_at(offset, &mut piece).map_err(os("cannot read that file"))?;
+                if got == 0 || send(piece.get(..got).unwrap_or_default()).is_break() {
+                    return Ok(Done::default());
+                }
+                offset += got as u64;
+            }
+        }
+        Kind::Symlink => {
+            let _ = send(&view.target(&node).map_err(os("cannot read that link"))?);
+            Ok(Done::default())
+        }
+        Kind::Dir => {
+            for name in view.names(&node).map_err(os("cannot list that directory"))? {
+                let mut line = name.to_vec();
+                line.push(b'\n');
+                if send(&line).is_break() {
+                    break;
+                }
+            }
+            Ok(Done::default())
+        }
+        Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => {
+            Err(Failure::new(format!("{path} has no bytes: it is no regular file")))
+        }
+    }
+}
+
+impl Mover<'_> {
+    /// Answers a request that changes something, except those that only a mount knows.
+    ///
+    /// # Errors
+    /// What was refused; nothing is changed then.
+    pub fn answer(&self, request: &Request, sink: Sink<'_>) -> Result<Done, Failure> {
+        match request {
+            Request::Snapshot { label } => self.snapshot(label.clone(), sink),
+            Request::Rewind(rewind) => self.rewind(rewind, sink),
+            Request::Undo(undo) => self.undo(undo, sink),
+            _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
+        }
+    }
+
+    fn overlay(&self) -> &Arc<Overlay> {
+        self.machine.overlay()
+    }
+
+    fn snapshot(&self, label: Option<String>, sink: Sink<'_>) -> Result<Done, Failure> {
+        if let Some(Err(why)) = label.as_deref().map(spec::valid_label) {
+            return Err(Failure { message: format!("that cannot be a label: {why}"), exit: 2 });
+        }
+        let reason = Reason { why: Why::Manual, label, note: String::new() };
+        let snapshot = self.machine.snapshot(&self.ctx, &reason, &self.mapped, true)?;
+        let names = Names::load(self.overlay().store(), self.overlay().timeline())?;
+        let timelines = history::timelines(&*self.overlay().store().kv)?;
+        let _ = sink(Row::Snapshot(snapshot_row(&names, &timelines, snapshot, None)));
+        Ok(Done::default())
+    }
+
+    fn rewind(&self, rewind: &Rewind, sink: Sink<'_>) -> Result<Done, Failure> {
+        let (place, names) = place(self.overlay(), &rewind.to)?;
+        if place == Place::Now && rewind.paths.is_empty() {
+            return Err(Failure { message: "now is where you are: name a snapshot (`regentfs snapshots`)".into(), exit: 2 });
+        }
+        let paths: Vec<Path> = rewind.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
+        let named = match place {
+            Place::At(at) => names.id(at.epoch),
+            Place::Base => "base".to_owned(),
+            Place::Now => "now".to_owned(),
+        };
+        let target = place.lineage(self.overlay())?;
+        let (kind, note) = match paths.as_slice() {
+            [] => (OpKind::Rewind, format!("rewind to {named}")),
+            [one] => (OpKind::Restore, format!("restore of {one} from {named}")),
+            more => (OpKind::Restore, format!("restore of {} paths from {named}", more.len())),
+        };
+        if rewind.dry_run {
+            let (changed, kept) = self.machine.preview(&self.ctx, &target, &paths)?;
+            let row = MovedRow { op: kind.name().to_owned(), note, changed: changed.len() as u64, ..MovedRow::default() };
+            return Ok(self.tell(row, &changed, &kept, sink));
+        }
+        let moved = self.machine.rewind(&self.ctx, &target, &paths, (kind, &note), &self.mapped)?;
+        Ok(self.moved(kind.name(), note, &moved, &names, sink))
+    }
+
+    fn undo(&self, undo: &Undo, sink: Sink<'_>) -> Result<Done, Failure> {
+        let direction = if undo.redo { Direction::Redo } else { Direction::Undo };
+        let (operation, moved) = self.machine.undo(&self.ctx, direction, undo.force, &self.mapped)?;
+        let names = Names::load(self.overlay().store(), self.overlay().timeline())?;
+        Ok(self.moved(direction.name(), operation.note, &moved, &names, sink))
+    }
+
+    pub(crate) fn moved(&self, op: &str, note: String, moved: &Moved, names: &Names, sink: Sink<'_>) -> Done {
+        let row = MovedRow {
+            op: op.to_owned(),
+            done: true,
+            before: Some(names.id(moved.before.epoch)),
+            after: Some(names.id(moved.after.epoch)),
+            note,
+            changed: moved.paths.len() as u64,
+        };
+        self.tell(row, &moved.paths, &moved.kept, sink)
+    }
+
+    /// First what happened, then the paths.
+    fn tell(&self, row: MovedRow, changed: &[Path], kept: &[Kept], sink: Sink<'_>) -> Done {
+        let path_row = |path: &Path, what: &str, users| {
+            let (path, path_hex) = text(path.as_bytes());
+            Row::Path(PathRow { path, path_hex, what: what.to_owned(), users })
+        };
+        if sink(Row::Moved(row)).is_break() {
+            return Done::default();
+        }
+        for path in changed {
+            if sink(path_row(path, "changed", Vec::new())).is_break() {
+                return Done::default();
+            }
+        }
+        for kept in kept {
+            if sink(path_row(&kept.path, "kept", (self.users)(kept.old))).is_break() {
+                return Done::default();
+            }
+        }
+        Done::default()
+    }
+}

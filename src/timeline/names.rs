@@ -1,0 +1,86 @@
+//! From what a user writes to a state of the tree.
+
+use std::sync::Arc;
+
+use super::spec::{self, Candidate, Point, SpecError};
+use crate::overlay::Overlay;
+use crate::store::history::{self, Snapshot};
+use crate::store::lineage::Lineage;
+use crate::store::{Store, StoreError};
+use crate::types::{At, Epoch, Time, Timeline};
+
+/// Why a name could not be made out.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All snapshots of a store with their names.
+pub struct Names {
+    pub candidates: Vec<Candidate>,
+    store_id: String,
+    /// The newest snapshot of the timeline that is asked about.
+    last: Epoch,
+}
+
+/// A state of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Base,
+    Now,
+    At(At),
+}
+
+impl Names {
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn load(store: &Store, timeline: Timeline) -> Result<Names, StoreError> {
+        let kv = &*store.kv;
+        let store_id = store.format.id.clone();
+        let candidate = |s: Snapshot| Candidate {
+            id: spec::id_of(&store_id, s.epoch),
+            label: s.label,
+            epoch: s.epoch,
+            timeline: s.timeline,
+            previous: s.previous,
+            time: s.time,
+        };
+        let candidates = history::snapshots(kv)?.into_iter().map(candidate).collect();
+        Ok(Names { candidates, store_id, last: history::timeline(kv, timeline)?.last })
+    }
+
+    /// The id of a snapshot.
+    pub fn id(&self, epoch: Epoch) -> String {
+        spec::id_of(&self.store_id, epoch)
+    }
+
+    /// What a text stands for.
+    ///
+    /// # Errors
+    /// When it stands for nothing, or for several snapshots.
+    pub fn find(&self, text: &str, now: Time) -> Result<Place, SpecError> {
+        let spec = spec::parse(text, now)?;
+        Ok(match spec::resolve(&self.candidates, self.last, &spec)? {
+            Point::Base => Place::Base,
+            Point::Now => Place::Now,
+            Point::Snapshot(one) => Place::At(At { timeline: one.timeline, epoch: one.epoch }),
+        })
+    }
+}
+
+impl Place {
+    /// The way back from there.
+    ///
+    /// # Errors
+    /// When a timeline on the way is not in the store.
+    pub fn lineage(self, overlay: &Overlay) -> Result<Arc<Lineage>, StoreError> {
+        Ok(match self {
+            Place::Base => Arc::new(Lineage::base()),
+            Place::Now => overlay.lineage(),
+            Place::At(at) => Arc::new(Lineage::of(&*overlay.store().kv, at)?),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The objects that commands on time print with `--json` (docs/JSON.md).
+
+use serde::{Deserialize, Serialize};
+
+/// A snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    pub id: String,
+    pub epoch: u64,
+    pub timeline: String,
+    /// The snapshot before it; null for the first.
+    pub previous: Option<String>,
+    pub time: String,
+    /// manual, step, before, fork or after.
+    pub why: String,
+    pub label: Option<String>,
+    pub note: String,
+    /// Files that differ from the snapshot before, the overlay's start for the first.
+    pub changed_files: Option<u64>,
+}
+
+/// What a rewind, an undo or another move did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedRow {
+    /// rewind, restore, undo, redo, merge, switch.
+    pub op: String,
+    pub done: bool,
+    /// The snapshot taken just before it: what was there is in it.
+    pub before: Option<String>,
+    /// The snapshot taken just after it.
+    pub after: Option<String>,
+    /// For people.
+    pub note: String,
+    /// Paths that changed.
+    pub changed: u64,
+}
+
+/// A path that such a move changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathRow {
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    /// `changed`, or `kept` for a file that processes have open: they keep its old bytes.
+    pub what: String,
+    /// Who has it open, for `kept`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<UserRow>,
+}
+
+/// A process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRow {
+    pub pid: u32,
+    pub comm: String,
+}
+
+/// A timeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineRow {
+    pub name: String,
+    /// Whether the mount in place shows it.
+    pub current: bool,
+    /// The timeline and the snapshot that it forked from.
+    pub parent: Option<String>,
+    pub forked_at: Option<String>,
+    pub created: Option<String>,
+    pub snapshots: u64,
+    /// Where it is mounted.
+    pub mountpoint: Option<String>,
+}

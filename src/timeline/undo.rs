@@ -1,0 +1,155 @@
+//! Taking back what changed many files at once, and doing it again.
+
+use std::sync::Arc;
+
+use super::machine::{Machine, Moved, Result, TimeError};
+use crate::overlay::Ctx;
+use crate::overlay::view::View;
+use crate::store::history::{self, OpKind, Operation};
+use crate::store::lineage::Lineage;
+use crate::types::{At, Errno, Ino, Path};
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Undo,
+    Redo,
+}
+
+impl Direction {
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Undo => "undo",
+            Direction::Redo => "redo",
+        }
+    }
+}
+
+/// The operation that would be taken back or done again next.
+pub fn next(operations: &[Operation], direction: Direction) -> Option<&Operation> {
+    let last_done = operations.iter().rposition(|o| !o.undone);
+    match direction {
+        Direction::Undo => operations.get(last_done?),
+        // Only what was undone after the last one that stands: a new operation ends what could be done again.
+        Direction::Redo => operations.get(last_done.map_or(0, |at| at + 1)),
+    }
+}
+
+impl Machine {
+    /// The operation that [`Machine::undo`] would take.
+    ///
+    /// # Errors
+    /// [`TimeError::Nothing`] when there is none.
+    pub fn next_operation(&self, direction: Direction) -> Result<Operation> {
+        let operations = history::operations(&*self.overlay.store().kv)?;
+        next(&operations, direction).cloned().ok_or(TimeError::Nothing(direction.name()))
+    }
+
+    /// Takes the last operation back, or does the last one that was taken back again. What was changed since stays, unless it is the same
+    /// files; then nothing is done without `force`.
+    ///
+    /// # Errors
+    /// [`TimeError::Changed`]; [`TimeError::Nothing`]; what the log says.
+    pub fn undo(&self, ctx: &Ctx, direction: Direction, force: bool, mapped: &[Ino]) -> Result<(Operation, Moved)> {
+        let _busy = self.begin();
+        let operation = self.next_operation(direction)?;
+        let (from, to) = match direction {
+            Direction::Undo => (operation.after, operation.before),
+            Direction::Redo => (operation.before, operation.after),
+        };
+        match operation.kind {
+            OpKind::Rewind | OpKind::Restore | OpKind::Merge => {}
+            OpKind::Apply | OpKind::Discard | OpKind::Switch => {
+                return Err(TimeError::Refused(format!("{} of this kind is not here", direction.name())));
+            }
+        }
+        if to.timeline != self.overlay.timeline() {
+            return Err(TimeError::Refused("that was on another timeline: switch to it first".to_owned()));
+        }
+        self.write_back(mapped);
+        let note = format!("{} of {}", direction.name(), operation.note);
+        let record = Operation { undone: direction == Direction::Undo, ..operation.clone() };
+        let kv = &*self.overlay.store().kv;
+        let (target, source) = (Arc::new(Lineage::of(kv, to)?), Arc::new(Lineage::of(kv, from)?));
+        let (moved, stale) = {
+            let _gate = self.gate.close();
+            let before = self.seal_before(ctx, &format!("before {note}"))?;
+            let os = |errno| TimeError::Os { what: "cannot look at that state", errno };
+            let since = self.changed_since(from).map_err(os)?;
+            let plan = if since.is_empty() || force {
+                self.overlay.plan(&target).map_err(os)?
+            } else {
+                let touched: Vec<Path> = self.differing(&source, &target).map_err(os)?;
+                let mut both: Vec<Path> = since.iter().filter(|p| touched.iter().any(|t| related(p, t))).cloned().collect();
+                if !both.is_empty() {
+                    both.sort();
+                    return Err(TimeError::Changed(both));
+                }
+                let view = View::new(&self.overlay, target);
+                self.overlay.plan_paths(&view, &touched, ctx).map_err(os)?
+            };
+            self.carry_out(ctx, &plan, before, Some((operation.kind, Some(record))), &note)?
+        };
+        self.tell(&stale);
+        Ok((operation, moved))
+    }
+
+    /// Paths that were changed since a sealed state.
+    fn changed_since(&self, at: At) -> Result<Vec<Path>, Errno> {
+        let kv = &*self.overlay.store().kv;
+        let then = Lineage::of(kv, at).map_err(|e| e.errno())?;
+        self.differing(&Arc::new(then), &self.overlay.lineage())
+    }
+
+    /// Paths at which two states differ, directories that only gained or lost names left out.
+    fn differing(&self, one: &Arc<Lineage>, two: &Arc<Lineage>) -> Result<Vec<Path>, Errno> {
+        let (one, two) = (View::new(&self.overlay, one.clone()), View::new(&self.overlay, two.clone()));
+        crate::overlay::restore::differing(&one, &two)
+    }
+}
+
+/// Whether one path is the other, or below it.
+fn related(one: &Path, two: &Path) -> bool {
+    let below = |a: &[u8], b: &[u8]| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+    let (a, b) = (one.as_bytes(), two.as_bytes());
+    below(a, b) || below(b, a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, Time, Timeline};
+
+    fn list(undone: &[bool]) -> Vec<Operation> {
+        let at = At { timeline: Timeline::MAIN, epoch: Epoch(1) };
+        let one = |(id, &undone): (usize, &bool)| Operation {
+            id: id as u64,
+            time: Time::default(),
+            kind: OpKind::Rewind,
+            before: at,
+            after: at,
+            undone,
+            note: String::new(),
+        };
+        undone.iter().enumerate().map(one).collect()
+    }
+
+    #[test]
+    fn the_next_one_is_the_neighbour() {
+        let id = |undone: &[bool], direction| next(&list(undone), direction).map(|o| o.id);
+        assert_eq!(id(&[], Direction::Undo), None);
+        assert_eq!(id(&[false, false], Direction::Undo), Some(1));
+        assert_eq!(id(&[false, false], Direction::Redo), None);
+        assert_eq!(id(&[false, true, true], Direction::Undo), Some(0));
+        assert_eq!(id(&[false, true, true], Direction::Redo), Some(1));
+        assert_eq!(id(&[true, true], Direction::Redo), Some(0));
+        assert_eq!(id(&[true, false], Direction::Redo), None, "a new operation ends what could be done again");
+    }
+
+    #[test]
+    fn paths_in_each_others_way() {
+        let related = |a: &str, b: &str| super::related(&Path::new(a.as_bytes()), &Path::new(b.as_bytes()));
+        assert!(related("a/b", "a") && related("a", "a/b") && related("a", "a"));
+        assert!(!related("a", "ab") && !related("a/b", "a/c"));
+    }
+}
