@@ -26,7 +26,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("engine", &["actors", "base", "clock", "overlay", "record", "store", "timeline", "types"]),
     ("fuse", &["engine", "overlay", "sys", "timeline", "types"]),
     ("query", &["actors", "store", "types"]),
-    ("diff", &["base", "control", "overlay", "query", "store", "types"]),
+    ("merge", &[]),
+    ("diff", &["base", "control", "merge", "overlay", "query", "store", "types"]),
     ("control", &["diff", "engine", "fuse", "overlay", "query", "store", "types"]),
     ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "types"]),
     (
