@@ -22,7 +22,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("overlay", &["base", "clock", "store", "types"]),
     ("record", &["overlay", "store", "types"]),
     ("actors", &["clock", "sys", "types"]),
-    ("timeline", &["clock", "overlay", "store", "types"]),
+    ("timeline", &["clock", "overlay", "query", "store", "types"]),
     ("engine", &["actors", "base", "clock", "overlay", "record", "store", "timeline", "types"]),
     ("fuse", &["engine", "overlay", "sys", "timeline", "types"]),
     ("query", &["actors", "store", "types"]),

@@ -5,6 +5,7 @@
 
 pub mod gate;
 pub mod machine;
+pub mod spec;
 
 use crate::types::Ino;
 
