@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod diff;
 pub mod engine;
 pub mod fuse;
+pub mod merge;
 pub mod overlay;
 pub mod query;
 pub mod record;

@@ -73,7 +73,8 @@ fn print(out: &mut Output, row: &MovedRow, paths: &[PathRow]) -> std::io::Result
         out.line(&format!("  and {} more", changed.len() - SHOWN))?;
     }
     let paths = count(changed.len() as u64, "path");
-    let text = if row.done { format!("{}: {paths} changed", row.note) } else { format!("{}: {paths} would change", row.note) };
+    let text =
+        if row.done { format!("{}: {paths} changed", row.note) } else { format!("{}: {paths} would change", row.note) };
     out.line(&out.style(Style::Bold, &text))?;
     for path in &kept {
         let users: Vec<String> = path.users.iter().map(|u| format!("{} ({})", printable(&u.comm), u.pid)).collect();

@@ -44,7 +44,9 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     if !args.how.json {
         let title = format!("snapshot {}", row.id);
         out.line(&out.style(Style::Yellow, &title))?;
-        for (name, value) in [("Label", row.label.as_deref()), ("Why", Some(row.why.as_str())), ("Note", Some(row.note.as_str()))] {
+        for (name, value) in
+            [("Label", row.label.as_deref()), ("Why", Some(row.why.as_str())), ("Note", Some(row.note.as_str()))]
+        {
             if let Some(value) = value.filter(|v| !v.is_empty()) {
                 out.line(&format!("{:<10}{value}", format!("{name}:")))?;
             }

@@ -27,7 +27,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let request = Request::Snapshot { label: args.label.clone() };
     let mut out = Output::new();
     Source::of(&repo)?.ask(&request, &mut |row: SnapshotRow| {
-        if args.json { out.json(&row)? } else { out.line(&row.id)? }
+        if args.json {
+            out.json(&row)?
+        } else {
+            out.line(&row.id)?
+        }
         Ok(())
     })?;
     Ok(out.flush()?)

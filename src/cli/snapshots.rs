@@ -34,7 +34,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let mut out = Output::new();
     let mut rows = Vec::new();
     Source::of(&repo)?.ask(&Request::Snapshots(filter), &mut |row: SnapshotRow| {
-        if args.json { out.json(&row)? } else { rows.push(row) }
+        if args.json {
+            out.json(&row)?
+        } else {
+            rows.push(row)
+        }
         Ok(())
     })?;
     if args.json {
@@ -44,8 +48,13 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         eprintln!("no snapshots yet: `regentfs snapshot` takes one");
         return Ok(());
     }
-    let mut columns =
-        vec![("ID", Align::Left), ("WHEN", Align::Right), ("WHY", Align::Left), ("FILES", Align::Right), ("WHAT", Align::Left)];
+    let mut columns = vec![
+        ("ID", Align::Left),
+        ("WHEN", Align::Right),
+        ("WHY", Align::Left),
+        ("FILES", Align::Right),
+        ("WHAT", Align::Left),
+    ];
     if args.all {
         columns.insert(1, ("TIMELINE", Align::Left));
     }

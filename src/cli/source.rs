@@ -9,15 +9,15 @@ use serde::de::DeserializeOwned;
 
 use super::repo::Repo;
 use crate::base::DirBase;
-use crate::control::client::Client;
 use crate::clock;
+use crate::control::client::Client;
 use crate::control::protocol::{Done, Failure, FromRow, Request, Row, SnapshotsFilter, dispatch};
 use crate::control::time::Mover;
 use crate::daemon::mounts;
 use crate::overlay::{Ctx, Overlay};
+use crate::query::time;
 use crate::record::Record;
 use crate::store::Store;
-use crate::query::time;
 use crate::timeline::rows::SnapshotRow;
 use crate::timeline::{Gate, Machine, spec};
 use crate::types::{ActorId, Epoch, Timeline};

@@ -11,8 +11,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::client::address;
 use super::protocol::{Done, Failure, Request, Response, Row, SOCKET, StatusRow, dispatch};
-use crate::diff;
 use super::time::Mover;
+use crate::diff;
 use crate::engine::{Caller, Engine};
 use crate::fuse::mount::{self, Unmount};
 use crate::overlay::view::View;
@@ -170,8 +170,11 @@ impl Served {
     fn mover<'s>(&'s self, stream: &UnixStream, users: &'s dyn Fn(Ino) -> Vec<UserRow>) -> Result<Mover<'s>, Failure> {
         let peer = rustix::net::sockopt::socket_peercred(stream)
             .map_err(|e| Failure::new(format!("cannot tell who asks: {}", std::io::Error::from(e))))?;
-        let caller =
-            Caller { tid: peer.pid.as_raw_nonzero().get().cast_unsigned(), uid: peer.uid.as_raw(), gid: peer.gid.as_raw() };
+        let caller = Caller {
+            tid: peer.pid.as_raw_nonzero().get().cast_unsigned(),
+            uid: peer.uid.as_raw(),
+            gid: peer.gid.as_raw(),
+        };
         Ok(Mover {
             machine: self.engine.machine(),
             ctx: self.engine.ctx_for(caller),

@@ -207,7 +207,10 @@ impl Mover<'_> {
     fn rewind(&self, rewind: &Rewind, sink: Sink<'_>) -> Result<Done, Failure> {
         let (place, names) = place(self.overlay(), &rewind.to)?;
         if place == Place::Now && rewind.paths.is_empty() {
-            return Err(Failure { message: "now is where you are: name a snapshot (`regentfs snapshots`)".into(), exit: 2 });
+            return Err(Failure {
+                message: "now is where you are: name a snapshot (`regentfs snapshots`)".into(),
+                exit: 2,
+            });
         }
         let paths: Vec<Path> = rewind.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
         let named = match place {
@@ -223,7 +226,8 @@ impl Mover<'_> {
         };
         if rewind.dry_run {
             let (changed, kept) = self.machine.preview(&self.ctx, &target, &paths)?;
-            let row = MovedRow { op: kind.name().to_owned(), note, changed: changed.len() as u64, ..MovedRow::default() };
+            let row =
+                MovedRow { op: kind.name().to_owned(), note, changed: changed.len() as u64, ..MovedRow::default() };
             return Ok(self.tell(row, &changed, &kept, sink));
         }
         let moved = self.machine.rewind(&self.ctx, &target, &paths, (kind, &note), &self.mapped)?;

@@ -101,9 +101,9 @@ pub fn blob_id(bytes: &[u8]) -> String {
     crate::types::hex(&hasher.finalize())[..7].to_owned()
 }
 
-/// git's guess: a NUL among the first 8000 bytes.
+/// git's guess.
 pub fn is_binary(bytes: &[u8]) -> bool {
-    bytes.iter().take(8000).any(|&b| b == 0)
+    !crate::merge::is_text(bytes)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-
 use rustc_hash::FxHashMap;
 
 use super::transit::{InodeChange, NameChange, Plan, record_of};
@@ -454,4 +453,3 @@ impl Overlay {
         }
     }
 }
-

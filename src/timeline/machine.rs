@@ -173,7 +173,8 @@ impl Machine {
         } else {
             let view = View::new(&self.overlay, target.clone());
             for path in paths {
-                let is_there = |v: &View<'_>| v.find(path).map(|n| n.is_some()).map_err(os("cannot look at that state"));
+                let is_there =
+                    |v: &View<'_>| v.find(path).map(|n| n.is_some()).map_err(os("cannot look at that state"));
                 if !is_there(&view)? && !is_there(&View::now(&self.overlay))? {
                     return Err(TimeError::Refused(format!("{path} is neither there now nor was it then")));
                 }

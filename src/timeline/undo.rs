@@ -80,7 +80,8 @@ impl Machine {
                 self.overlay.plan(&target).map_err(os)?
             } else {
                 let touched: Vec<Path> = self.differing(&source, &target).map_err(os)?;
-                let mut both: Vec<Path> = since.iter().filter(|p| touched.iter().any(|t| related(p, t))).cloned().collect();
+                let mut both: Vec<Path> =
+                    since.iter().filter(|p| touched.iter().any(|t| related(p, t))).cloned().collect();
                 if !both.is_empty() {
                     both.sort();
                     return Err(TimeError::Changed(both));
