@@ -38,6 +38,10 @@ pub fn run(args: &UnmountArgs, store: Option<&Path>) -> Result<()> {
         let Some(mounted) = mounted else {
             bail!("{} is not mounted: `regentfs mount` mounts it", repo.root.display());
         };
+        if !mounts::is_dead(&mounted.mountpoint) {
+            let (at, dir) = (mounted.mountpoint.display(), repo.store.display());
+            bail!("{at} is mounted, but not from the store {dir}: give the mount's own store with --store");
+        }
         unmount(&mounted.mountpoint, Unmount::Detach)
             .with_context(|| format!("the dead mount at {} cannot be detached", mounted.mountpoint.display()))?;
         println!("detached {}, whose daemon had died; its changes are kept", mounted.mountpoint.display());

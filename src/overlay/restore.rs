@@ -12,36 +12,68 @@ use super::view::{Node, View};
 use super::walk::{Met, Part, Trie, walk};
 use super::{Ctx, Overlay, Result, failed};
 use crate::store::codec::{Content, Dentry, InodeRecord};
-use crate::types::{Attr, Errno, Ino, Kind, Path};
+use crate::types::{Attr, Errno, Ino, Kind, Path, Range};
 
-/// Paths at which two views differ: other files, other bytes, other attributes. Directories that only gained or lost names are left out.
+/// Paths at which two views differ: other bytes, other attributes, not there. Directories that only gained or lost names are left out, and
+/// so are times and numbers.
 ///
 /// # Errors
 /// When log or base cannot be read.
 pub fn differing(one: &View<'_>, two: &View<'_>) -> Result<Vec<Path>> {
     let (mut found, mut bad) = (Vec::new(), None);
     walk(one, two, &|_| false, &|_| true, &mut |path, met| match met {
-        Met::Pair(old, new) => {
-            if differs(old.as_ref(), new.as_ref()) {
-                found.push(path);
-            }
-        }
+        Met::Pair(old, new) => match differs(two, old.as_ref(), new.as_ref()) {
+            Ok(true) => found.push(path),
+            Ok(false) => {}
+            Err(errno) => bad = Some(errno),
+        },
         Met::CannotList(errno) | Met::CannotLook(errno) => bad = Some(errno),
     })?;
     found.sort();
     bad.map_or(Ok(found), Err)
 }
 
-/// Whether two nodes of one path are not the same.
-pub fn differs(old: Option<&Node>, new: Option<&Node>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return old.is_some() != new.is_some() };
+/// Whether two nodes of one path are not the same. Reads bytes only where they may differ.
+///
+/// # Errors
+/// When bytes, targets or attributes cannot be read.
+pub fn differs(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Result<bool> {
+    const PIECE: usize = 128 << 10;
+    let (Some(old), Some(new)) = (old, new) else { return Ok(old.is_some() != new.is_some()) };
     let owner = |a: &Attr| (a.perm, a.uid, a.gid, a.rdev);
-    let xattrs = |n: &Node| n.record.as_ref().and_then(|r| r.xattrs.clone());
-    if old.kind != new.kind || owner(&old.attr) != owner(&new.attr) || xattrs(old) != xattrs(new) {
-        return true;
+    if old.kind != new.kind || owner(&old.attr) != owner(&new.attr) {
+        return Ok(true);
     }
-    let is_dir = old.kind == Kind::Dir;
-    !is_dir && (old.ino != new.ino || old.size != new.size || old.content() != new.content())
+    let given = |n: &Node| n.record.as_ref().is_some_and(|r| r.xattrs.is_some());
+    if (given(old) || given(new)) && view.xattrs(old)? != view.xattrs(new)? {
+        return Ok(true);
+    }
+    match old.kind {
+        Kind::Symlink => return Ok(view.target(old)? != view.target(new)?),
+        Kind::File if old.size != new.size => return Ok(true),
+        Kind::File if old.ino == new.ino && old.content() == new.content() => return Ok(false),
+        Kind::File => {}
+        Kind::Dir | Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => return Ok(false),
+    }
+    let suspect = view.suspect(old, new)?.unwrap_or_else(|| vec![Range::new(0, old.size)]);
+    let (left, right) = (view.open(old)?, view.open(new)?);
+    let (mut a, mut b) = (vec![0; PIECE], vec![0; PIECE]);
+    for range in suspect {
+        let (mut at, end) = (range.offset, range.end().min(old.size));
+        while at < end {
+            let want = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            let (x, y) = (a.get_mut(..want).unwrap_or_default(), b.get_mut(..want).unwrap_or_default());
+            let (got, other) = (left.read_at(at, x)?, right.read_at(at, y)?);
+            if got != other || x.get(..got) != y.get(..got) {
+                return Ok(true);
+            }
+            if got == 0 {
+                break;
+            }
+            at += got as u64;
+        }
+    }
+    Ok(false)
 }
 
 impl Overlay {

@@ -115,6 +115,8 @@ pub struct Operation {
     /// The sealed states just before and just after it.
     pub before: At,
     pub after: At,
+    /// The sealed state after it was last done, undone or done again: what differs from it was changed since.
+    pub last: At,
     /// Taken back by undo, and not done again by redo since.
     pub undone: bool,
     /// For people: what it was.
@@ -210,6 +212,7 @@ pub fn put_operation(batch: &mut Batch, o: &Operation) {
     w.u8(o.kind as u8);
     put_at(&mut w, o.before);
     put_at(&mut w, o.after);
+    put_at(&mut w, o.last);
     w.u8(u8::from(o.undone));
     w.bytes(o.note.as_bytes());
     batch.put(Table::Meta, &keys::operation(o.id), &value);
@@ -220,11 +223,11 @@ pub fn get_operation(id: u64, value: &[u8]) -> Result<Operation> {
     r.layout(LAYOUT)?;
     let time = r.time()?;
     let kind = OpKind::from_u8(r.u8()?).ok_or_else(|| r.corrupt("unknown operation"))?;
-    let (before, after) = (get_at(&mut r)?, get_at(&mut r)?);
+    let (before, after, last) = (get_at(&mut r)?, get_at(&mut r)?, get_at(&mut r)?);
     let undone = flag(&mut r)?;
     let note = text(&mut r)?;
     r.end()?;
-    Ok(Operation { id, time, kind, before, after, undone, note })
+    Ok(Operation { id, time, kind, before, after, last, undone, note })
 }
 
 type Bounds = (keys::Key, keys::Key);
@@ -328,6 +331,7 @@ mod tests {
             kind: OpKind::Merge,
             before: at(1, 2),
             after: at(1, 3),
+            last: at(1, 4),
             undone: true,
             note: "n".into(),
         };

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Gate, Kernel};
+use crate::overlay::restore::differing;
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::{Kept, Plan, Stale};
 use crate::overlay::view::View;
@@ -54,6 +55,7 @@ pub struct Moved {
     /// The sealed state just before it.
     pub before: At,
     pub after: At,
+    /// What differs between the two.
     pub paths: Vec<Path>,
     /// Files that are open: their old bytes stay with who has them open.
     pub kept: Vec<Kept>,
@@ -153,7 +155,16 @@ impl Machine {
             self.carry_out(ctx, &plan, before, Some((kind, None)), note)?
         };
         self.tell(&stale);
-        Ok(moved)
+        self.report(moved)
+    }
+
+    /// Fills in which paths a move changed. Takes no lock: others go on.
+    pub(crate) fn report(&self, moved: Moved) -> Result<Moved> {
+        let kv = &*self.overlay.store().kv;
+        let view = |at| Ok::<_, StoreError>(View::new(&self.overlay, Arc::new(Lineage::of(kv, at)?)));
+        let paths = differing(&view(moved.before)?, &view(moved.after)?)
+            .map_err(os("it is done, but not what changed can be told"))?;
+        Ok(Moved { paths, ..moved })
     }
 
     /// What [`Machine::rewind`] would change, and which files are open.
@@ -199,11 +210,11 @@ impl Machine {
         let (sealed, next) = self.overlay.put_seal(ctx, &mut batch, &reason).map_err(os("cannot take a snapshot"))?;
         let after = At { timeline: sealed.timeline, epoch: sealed.epoch };
         match operation {
-            Some((_, Some(known))) => history::put_operation(&mut batch, &known),
+            Some((_, Some(known))) => history::put_operation(&mut batch, &Operation { last: after, ..known }),
             Some((kind, None)) => {
                 let id = self.overlay.store().counters.next(kv, Counter::Operation)?;
                 let note = note.to_owned();
-                let operation = Operation { id, time: ctx.now, kind, before, after, undone: false, note };
+                let operation = Operation { id, time: ctx.now, kind, before, after, last: after, undone: false, note };
                 history::put_operation(&mut batch, &operation);
             }
             None => {}
@@ -211,7 +222,7 @@ impl Machine {
         let event = Note::new(Op::Rewind, Ino::ROOT, Path::root()).with_path2(Path::new(note.as_bytes()));
         let stale = self.overlay.carry_out(ctx, plan, batch, event).map_err(os("nothing was changed"))?;
         self.overlay.now_in(next).map_err(os("the state was changed, but cannot be read back"))?;
-        Ok((Moved { before, after, paths: plan.paths(), kept: plan.kept.clone() }, stale))
+        Ok((Moved { before, after, paths: Vec::new(), kept: plan.kept.clone() }, stale))
     }
 
     /// Tells the kernel. Without the gate, and without any other lock.

@@ -75,7 +75,7 @@ impl Machine {
             let _gate = self.gate.close();
             let before = self.seal_before(ctx, &format!("before {note}"))?;
             let os = |errno| TimeError::Os { what: "cannot look at that state", errno };
-            let since = self.changed_since(from).map_err(os)?;
+            let since = self.changed_since(operation.last).map_err(os)?;
             let plan = if since.is_empty() || force {
                 self.overlay.plan(&target).map_err(os)?
             } else {
@@ -92,14 +92,17 @@ impl Machine {
             self.carry_out(ctx, &plan, before, Some((operation.kind, Some(record))), &note)?
         };
         self.tell(&stale);
-        Ok((operation, moved))
+        Ok((operation, self.report(moved)?))
     }
 
     /// Paths that were changed since a sealed state.
     fn changed_since(&self, at: At) -> Result<Vec<Path>, Errno> {
         let kv = &*self.overlay.store().kv;
         let then = Lineage::of(kv, at).map_err(|e| e.errno())?;
-        self.differing(&Arc::new(then), &self.overlay.lineage())
+        let mut paths = self.differing(&Arc::new(then), &self.overlay.lineage())?;
+        // git writes its index anew whenever somebody asks for the status; that is nobody's work.
+        paths.retain(|path| !matches!(path.as_bytes(), b".git/index" | b".git/index.lock"));
+        Ok(paths)
     }
 
     /// Paths at which two states differ, directories that only gained or lost names left out.
@@ -129,6 +132,7 @@ mod tests {
             kind: OpKind::Rewind,
             before: at,
             after: at,
+            last: at,
             undone,
             note: String::new(),
         };
