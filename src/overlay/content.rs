@@ -329,7 +329,7 @@ impl Overlay {
 }
 
 /// SEEK_DATA or SEEK_HOLE on a real file, within `[offset, end)`.
-fn seek_file(file: &File, offset: u64, data: bool, end: u64) -> Result<Option<u64>> {
+pub(crate) fn seek_file(file: &File, offset: u64, data: bool, end: u64) -> Result<Option<u64>> {
     use rustix::fs::SeekFrom;
     let from = if data { SeekFrom::Data(offset) } else { SeekFrom::Hole(offset) };
     match rustix::fs::seek(file, from) {

@@ -262,6 +262,54 @@ impl Overlay {
         Ok(())
     }
 
+    /// After something else than an operation of this overlay changed states in the log: makes these inodes and names as the log has them.
+    /// The caller keeps all changes out.
+    ///
+    /// # Errors
+    /// When log or base cannot be read.
+    pub fn reload(&self, inodes: &BTreeMap<Ino, Path>, names: &BTreeMap<(Ino, Name), Path>) -> Result<Stale> {
+        let _namespace = self.namespace.lock();
+        let (kv, lineage) = (&*self.store.kv, self.lineage());
+        let mut plan = Plan::default();
+        for (&ino, path) in inodes {
+            let then = lineage.inode(kv, ino).map_err(failed)?;
+            plan.inodes.insert(ino, InodeChange { path: path.clone(), then });
+        }
+        for ((dir, name), path) in names {
+            let then = lineage.dentry(kv, *dir, name).map_err(failed)?;
+            plan.names.insert((*dir, name.clone()), NameChange { path: path.clone(), now: then, then });
+        }
+        let fresh = self.prepare(&plan)?;
+        self.show(&plan, fresh);
+        let known = |ino: &Ino| self.inode(*ino).is_some();
+        let mut inodes: Vec<Ino> = plan.inodes.keys().chain(plan.names.keys().map(|(d, _)| d)).copied().filter(known).collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        let names = plan.names.into_keys().filter(|(dir, _)| known(dir)).map(|(dir, name)| (dir, name, None)).collect();
+        Ok(Stale { names, inodes })
+    }
+
+    /// Where the data of a version file is: the first range at or after `offset` below `size` that is no hole.
+    ///
+    /// # Errors
+    /// When the version file cannot be read.
+    pub fn version_data(&self, id: crate::types::VersionId, offset: u64, size: u64) -> Result<Option<crate::types::Range>> {
+        use super::content::seek_file;
+        let Some(file) = self.data().existing(id).map_err(failed)? else { return Ok(None) };
+        let Some(start) = seek_file(&file, offset, true, size)? else { return Ok(None) };
+        let end = seek_file(&file, start, false, size)?.unwrap_or(size);
+        Ok((end > start).then(|| crate::types::Range::new(start, end - start)))
+    }
+
+    /// Commits a batch with its event, as the operations do.
+    ///
+    /// # Errors
+    /// When the log does not take it: nothing has changed then.
+    pub fn journal_commit(&self, ctx: &Ctx, mut batch: Batch, note: Note, sync: crate::store::Sync) -> Result<()> {
+        let ctx = Ctx { epoch: self.epoch(), ..*ctx };
+        self.journal.commit(&ctx, &mut batch, note, sync).map_err(failed)
+    }
+
     /// Puts a plan down and makes it visible. Returns what the kernel has to forget.
     ///
     /// # Errors
@@ -395,7 +443,7 @@ impl State {
 }
 
 /// The record of a base file as it is.
-pub(super) fn record_of(ino: Ino, stat: &BaseStat, path: &Path) -> InodeRecord {
+pub fn record_of(ino: Ino, stat: &BaseStat, path: &Path) -> InodeRecord {
     let mut attr = stat.attr;
     attr.ino = ino;
     let origin =

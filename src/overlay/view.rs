@@ -21,7 +21,7 @@ use crate::store::data::read_full;
 use crate::store::lineage::{Lineage, Touched};
 use crate::store::{Table, keys};
 use crate::types::event::ContentRef;
-use crate::types::{Attr, Epoch, Errno, Ino, Kind, Name, Path, Range, VersionId};
+use crate::types::{Attr, Epoch, Errno, Ino, Kind, Name, Path, Range, Time, VersionId};
 
 /// Device and inode number of a base file.
 pub type BaseId = (u64, u64);
@@ -41,6 +41,7 @@ pub struct Node {
     pub record: Option<Arc<InodeRecord>>,
     /// Where a base file without a record is in the base.
     base_path: Path,
+    born: Option<Time>,
 }
 
 /// See the module.
@@ -82,6 +83,11 @@ impl Node {
         }
     }
 
+    /// Birth time of the base file, where its file system has one.
+    pub fn born(&self) -> Option<Time> {
+        self.born
+    }
+
     /// Where it came from in the base.
     pub fn origin_path(&self) -> Option<&Path> {
         match &self.record {
@@ -114,7 +120,11 @@ impl<'a> View<'a> {
         self.overlay
     }
 
-    pub(crate) fn inode(&self, ino: Ino) -> Result<Option<InodeRecord>> {
+    /// The record of an inode; one without a name has nlink 0.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn inode(&self, ino: Ino) -> Result<Option<InodeRecord>> {
         self.lineage.inode(&*self.overlay.store.kv, ino).map_err(failed)
     }
 
@@ -136,6 +146,7 @@ impl<'a> View<'a> {
             base: Some((stat.dev, stat.attr.ino.0)),
             record: None,
             base_path: path,
+            born: stat.born,
         }
     }
 
@@ -147,6 +158,7 @@ impl<'a> View<'a> {
             perm: record.attr.perm,
             size: record.attr.size,
             base: record.origin.as_ref().map(|o| (o.dev, o.ino)),
+            born: record.origin.as_ref().and_then(|o| o.born),
             record: Some(Arc::new(record)),
             base_path: Path::root(),
         }
@@ -171,20 +183,34 @@ impl<'a> View<'a> {
 
     /// As [`Overlay::number`], but gives no new numbers.
     fn number(&self, stat: &BaseStat) -> Result<Ino> {
-        let ino = stat.attr.ino;
-        if stat.dev == self.overlay.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated() {
-            let other = |o: &Origin| {
-                o.dev != stat.dev || o.ino != ino.0 || (o.born.is_some() && stat.born.is_some() && o.born != stat.born)
-            };
+        self.number_of(stat.dev, stat.attr.ino, stat.born)
+    }
+
+    /// The number that a mount gives, or would give, to a base file.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn number_of(&self, dev: u64, ino: Ino, born: Option<Time>) -> Result<Ino> {
+        if dev == self.overlay.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated() {
+            let other =
+                |o: &Origin| o.dev != dev || o.ino != ino.0 || (o.born.is_some() && born.is_some() && o.born != born);
             let known = self.overlay.changed.read().contains(&ino);
             if !known || !self.inode(ino)?.and_then(|r| r.origin).is_some_and(|o| other(&o)) {
                 return Ok(ino);
             }
         }
-        let born = stat.born.map_or(0, |b| b.as_nanos() as u64);
+        let born = born.map_or(0, |b| b.as_nanos() as u64);
         let kv = &*self.overlay.store.kv;
-        let given = kv.get(Table::Meta, &keys::foreign(stat.dev, ino.0, born)).map_err(failed)?;
+        let given = kv.get(Table::Meta, &keys::foreign(dev, ino.0, born)).map_err(failed)?;
         Ok(given.and_then(|v| v.try_into().ok()).map_or(ino, |v| Ino(u64::from_le_bytes(v))))
+    }
+
+    /// What the overlay has for a name, whatever the directory is.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn entry(&self, dir: Ino, name: &[u8]) -> Result<Option<Dentry>> {
+        self.lineage.dentry(&*self.overlay.store.kv, dir, name).map_err(failed)
     }
 
     fn dentry(&self, dir: &Node, name: &[u8]) -> Result<Option<Dentry>> {
@@ -425,6 +451,26 @@ impl<'a> Reader<'a> {
             Reader::Base(file) => read_full(file, offset, out).map_err(|e| crate::types::Errno::from_io(&e)),
             Reader::Log(overlay, inode) => overlay.read_state(inode, &inode.state.read(), offset, out),
         }
+    }
+
+    /// The first range at or after `offset` that is no hole, of a file of `size` bytes.
+    pub fn next_data(&self, offset: u64, size: u64) -> Result<Option<Range>> {
+        use super::content::seek_file;
+        let (start, end) = match self {
+            Reader::Empty => return Ok(None),
+            Reader::Base(file) => match seek_file(file, offset, true, size)? {
+                Some(start) => (start, seek_file(file, start, false, size)?.unwrap_or(size)),
+                None => return Ok(None),
+            },
+            Reader::Log(overlay, inode) => {
+                let state = inode.state.read();
+                match overlay.seek_state(inode, &state, offset, true)? {
+                    Some(start) => (start, overlay.seek_state(inode, &state, start, false)?.unwrap_or(size)),
+                    None => return Ok(None),
+                }
+            }
+        };
+        Ok((start < size && end > start).then(|| Range::new(start, end.min(size) - start)))
     }
 }
 

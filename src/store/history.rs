@@ -117,6 +117,8 @@ pub struct Operation {
     pub after: At,
     /// The sealed state after it was last done, undone or done again: what differs from it was changed since.
     pub last: At,
+    /// Under which number what it destroyed in the base is kept; 0 for what leaves the base alone.
+    pub kept: u64,
     /// Taken back by undo, and not done again by redo since.
     pub undone: bool,
     /// For people: what it was.
@@ -213,6 +215,7 @@ pub fn put_operation(batch: &mut Batch, o: &Operation) {
     put_at(&mut w, o.before);
     put_at(&mut w, o.after);
     put_at(&mut w, o.last);
+    w.u64(o.kept);
     w.u8(u8::from(o.undone));
     w.bytes(o.note.as_bytes());
     batch.put(Table::Meta, &keys::operation(o.id), &value);
@@ -224,10 +227,11 @@ pub fn get_operation(id: u64, value: &[u8]) -> Result<Operation> {
     let time = r.time()?;
     let kind = OpKind::from_u8(r.u8()?).ok_or_else(|| r.corrupt("unknown operation"))?;
     let (before, after, last) = (get_at(&mut r)?, get_at(&mut r)?, get_at(&mut r)?);
+    let kept = r.u64()?;
     let undone = flag(&mut r)?;
     let note = text(&mut r)?;
     r.end()?;
-    Ok(Operation { id, time, kind, before, after, last, undone, note })
+    Ok(Operation { id, time, kind, before, after, last, kept, undone, note })
 }
 
 type Bounds = (keys::Key, keys::Key);
@@ -332,6 +336,7 @@ mod tests {
             before: at(1, 2),
             after: at(1, 3),
             last: at(1, 4),
+            kept: 3,
             undone: true,
             note: "n".into(),
         };

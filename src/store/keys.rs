@@ -11,6 +11,8 @@
 //! | meta   | `s` epoch                                       | snapshot                 | the epoch that it sealed |
 //! | meta   | `l` timeline                                    | timeline                 | by number |
 //! | meta   | `u` operation                                   | operation                | what undo can take back, in order |
+//! | meta   | `k` operation, step                             | kept                     | what an apply destroyed in the base |
+//! | meta   | `b` timeline, ino                               | empty                    | applied: leaves the overlay at the next mount |
 //! | tree   | `i` timeline, ino, !epoch                       | inode                    | newest epoch first |
 //! | tree   | `d` timeline, dir, name, 0, !epoch              | dentry                   | one directory is one range; names hold no NUL |
 //! | tree   | `v` version                                     | version                  | by id |
@@ -113,9 +115,9 @@ pub fn touched_inode(timeline: Timeline, epoch: Epoch, ino: Ino) -> Key {
     key(b'n', &[timeline.0, epoch.0, ino.0])
 }
 
-/// The inodes that changed in the epochs after `after` up to `upto`.
-pub fn touched_inodes(timeline: Timeline, after: Epoch, upto: Epoch) -> (Key, Key) {
-    (key(b'n', &[timeline.0, after.0.saturating_add(1)]), key(b'n', &[timeline.0, upto.0.saturating_add(1)]))
+/// The inodes that changed in the epochs from `first` up to `upto`.
+pub fn touched_inodes(timeline: Timeline, first: Epoch, upto: Epoch) -> (Key, Key) {
+    (key(b'n', &[timeline.0, first.0]), key(b'n', &[timeline.0, upto.0.saturating_add(1)]))
 }
 
 pub fn touched_name(timeline: Timeline, epoch: Epoch, dir: Ino, name: &[u8]) -> Key {
@@ -124,9 +126,9 @@ pub fn touched_name(timeline: Timeline, epoch: Epoch, dir: Ino, name: &[u8]) -> 
     key
 }
 
-/// The names that changed in the epochs after `after` up to `upto`.
-pub fn touched_names(timeline: Timeline, after: Epoch, upto: Epoch) -> (Key, Key) {
-    (key(b'p', &[timeline.0, after.0.saturating_add(1)]), key(b'p', &[timeline.0, upto.0.saturating_add(1)]))
+/// The names that changed in the epochs from `first` up to `upto`.
+pub fn touched_names(timeline: Timeline, first: Epoch, upto: Epoch) -> (Key, Key) {
+    (key(b'p', &[timeline.0, first.0]), key(b'p', &[timeline.0, upto.0.saturating_add(1)]))
 }
 
 /// The directory and name in a key of [`touched_name`].
@@ -156,6 +158,24 @@ pub fn operation(id: u64) -> Key {
 
 pub fn all_operations() -> (Key, Key) {
     (Key::from_slice(b"u"), Key::from_slice(b"v"))
+}
+
+/// What an apply kept of one of its steps.
+pub fn kept(plan: u64, step: u64) -> Key {
+    key(b'k', &[plan, step])
+}
+
+pub fn all_kept(plan: u64) -> (Key, Key) {
+    (key(b'k', &[plan]), key(b'k', &[plan.saturating_add(1)]))
+}
+
+/// A file that was applied: it leaves the overlay for good at the next mount.
+pub fn applied(timeline: Timeline, ino: Ino) -> Key {
+    key(b'b', &[timeline.0, ino.0])
+}
+
+pub fn all_applied(timeline: Timeline) -> (Key, Key) {
+    (key(b'b', &[timeline.0]), key(b'b', &[timeline.0.saturating_add(1)]))
 }
 
 pub fn extents(version: VersionId) -> Key {

@@ -180,15 +180,15 @@ impl Lineage {
 
     /// What changed between two points: everything whose state differs is among it, in no order, some of it more than once.
     pub fn touched(kv: &dyn Kv, from: &Lineage, to: &Lineage, each: &mut dyn FnMut(Touched)) -> Result<()> {
-        for (timeline, after, upto) in ranges(from, to) {
-            let (start, end) = keys::touched_inodes(timeline, after, upto);
+        for (timeline, first, upto) in ranges(from, to) {
+            let (start, end) = keys::touched_inodes(timeline, first, upto);
             kv.scan(Table::Tree, &start, &end, &mut |key, value| {
                 if let Some(ino) = keys::last_number(key) {
                     each(Touched::Inode { ino: Ino(ino), path: Path::new(value) });
                 }
                 ControlFlow::Continue(())
             })?;
-            let (start, end) = keys::touched_names(timeline, after, upto);
+            let (start, end) = keys::touched_names(timeline, first, upto);
             kv.scan(Table::Tree, &start, &end, &mut |key, value| {
                 if let Some((dir, name)) = keys::parse_touched_name(key) {
                     each(Touched::Name { dir, name: name.into(), path: Path::new(value) });
@@ -203,7 +203,8 @@ impl Lineage {
     pub fn changed_since(&self, kv: &dyn Kv, epoch: Epoch) -> Result<bool> {
         let At { timeline, epoch: upto } = self.at();
         let mut any = false;
-        for (from, to) in [keys::touched_inodes(timeline, epoch, upto), keys::touched_names(timeline, epoch, upto)] {
+        let next = epoch.next();
+        for (from, to) in [keys::touched_inodes(timeline, next, upto), keys::touched_names(timeline, next, upto)] {
             kv.scan(Table::Tree, &from, &to, &mut |_, _| {
                 any = true;
                 ControlFlow::Break(())
@@ -213,15 +214,14 @@ impl Lineage {
     }
 }
 
-/// The epochs on the way between two points: of a timeline, those after one and up to another.
+/// The epochs on the way between two points: of a timeline, those from one up to another.
 fn ranges(from: &Lineage, to: &Lineage) -> Vec<(Timeline, Epoch, Epoch)> {
-    // Before its first epoch a timeline has nothing, so the whole of it is "after 0", but for the states before all others.
     let whole = |at: &At| (at.timeline, Epoch::BASE, at.epoch);
     for (i, a) in from.segments.iter().enumerate() {
         if let Some((j, b)) = to.segments.iter().enumerate().find(|(_, b)| b.timeline == a.timeline) {
             let mut found: Vec<_> = from.segments.iter().take(i).map(whole).collect();
             found.extend(to.segments.iter().take(j).map(whole));
-            found.push((a.timeline, a.epoch.min(b.epoch), a.epoch.max(b.epoch)));
+            found.push((a.timeline, a.epoch.min(b.epoch).next(), a.epoch.max(b.epoch)));
             return found;
         }
     }
@@ -241,10 +241,11 @@ mod tests {
         let way = |a: &[(u64, u64)], b: &[(u64, u64)]| {
             ranges(&lineage(a), &lineage(b)).into_iter().map(|(t, a, b)| (t.0, a.0, b.0)).collect::<Vec<_>>()
         };
-        assert_eq!(way(&[(1, 3)], &[(1, 7)]), [(1, 3, 7)]);
-        assert_eq!(way(&[(1, 7)], &[(1, 3)]), [(1, 3, 7)]);
-        assert_eq!(way(&[(2, 9), (1, 4)], &[(1, 7)]), [(2, 0, 9), (1, 4, 7)]);
-        assert_eq!(way(&[(2, 9), (1, 4)], &[(3, 8), (1, 2)]), [(2, 0, 9), (3, 0, 8), (1, 2, 4)]);
-        assert_eq!(way(&[(3, 9), (2, 5), (1, 4)], &[(2, 6), (1, 4)]), [(3, 0, 9), (2, 5, 6)]);
+        assert_eq!(way(&[(1, 3)], &[(1, 7)]), [(1, 4, 7)]);
+        assert_eq!(way(&[(1, 7)], &[(1, 3)]), [(1, 4, 7)]);
+        assert_eq!(way(&[(2, 9), (1, 4)], &[(1, 7)]), [(2, 0, 9), (1, 5, 7)]);
+        assert_eq!(way(&[(2, 9), (1, 4)], &[(3, 8), (1, 2)]), [(2, 0, 9), (3, 0, 8), (1, 3, 4)]);
+        assert_eq!(way(&[(3, 9), (2, 5), (1, 4)], &[(2, 6), (1, 4)]), [(3, 0, 9), (2, 6, 6)]);
+        assert_eq!(way(&[], &[(1, 2)]), [(1, 0, 2)], "from the base on: what was pinned before the first epoch as well");
     }
 }

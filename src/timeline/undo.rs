@@ -133,6 +133,7 @@ mod tests {
             before: at,
             after: at,
             last: at,
+            kept: 0,
             undone,
             note: String::new(),
         };

@@ -59,6 +59,10 @@ impl Epoch {
     /// What the base had before the mount, where it had to be written down: before an apply changes it.
     pub const BASE: Epoch = Epoch(0);
     pub const LAST: Epoch = Epoch(u64::MAX);
+
+    pub fn next(self) -> Epoch {
+        Epoch(self.0.saturating_add(1))
+    }
 }
 
 impl Ino {

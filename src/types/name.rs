@@ -45,6 +45,11 @@ impl Path {
         }
     }
 
+    /// Whether this is `dir` or something below it.
+    pub fn is_below(&self, dir: &Path) -> bool {
+        dir.0.is_empty() || self.0.strip_prefix(&*dir.0).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    }
+
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/').filter(|c| !c.is_empty())
     }

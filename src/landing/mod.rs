@@ -1,0 +1,299 @@
+//! Bringing changes into the base: what to do there, what history keeps of it, and what is left in the overlay.
+//!
+//! `apply/` carries a plan out and knows no overlay; here plans are made from views (`plan.rs`), what a plan destroys is kept as versions (`keep.rs`), every
+//! state of the past that showed it is made to show the kept version (`pin.rs`), and what was applied leaves the overlay (`settle.rs`).
+//! So neither a rewind nor undo depends on what the base has become.
+
+mod keep;
+mod pin;
+mod plan;
+mod settle;
+
+use std::sync::Arc;
+
+use crate::apply::{self, Conflict, Note as ApplyNote, Resumed, Root, Site, Watch};
+use crate::overlay::seal::Reason;
+use crate::overlay::view::View;
+use crate::overlay::{Ctx, Overlay};
+use crate::store::history::{self, OpKind, Operation, Why};
+use crate::store::lineage::Lineage;
+use crate::store::{Counter, StoreError, Sync};
+use crate::timeline::Machine;
+use crate::timeline::machine::TimeError;
+use crate::types::{At, Errno, Ino, Note, Op, Path};
+
+pub use keep::{Kept, all as kept};
+pub use plan::{Planned, Wanted};
+
+/// Which change is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only these paths and what is below; none means all.
+    pub paths: Vec<Path>,
+    /// The state that is brought over; nothing means now.
+    pub from: Option<At>,
+    /// Only what changed between these two.
+    pub only: Option<(Arc<Lineage>, Arc<Lineage>)>,
+    /// What is done about a base that moved.
+    pub decide: Decide,
+}
+
+/// What to do about what changed in the base since it was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decide {
+    /// Refuse everything.
+    #[default]
+    Refuse,
+    /// Leave such paths as the base has them.
+    Theirs,
+    /// Overwrite them.
+    Ours,
+}
+
+/// Why nothing was applied, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum LandError {
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    #[error("{what}: {errno}")]
+    Os { what: &'static str, errno: Errno },
+    #[error("nothing to apply: the repository on disk has all of it")]
+    Nothing,
+    #[error("an apply of the timeline {0} was interrupted: mount that timeline first")]
+    OtherTimeline(String),
+}
+
+pub(crate) fn os(what: &'static str) -> impl Fn(Errno) -> LandError {
+    move |errno| LandError::Os { what, errno }
+}
+
+pub type Result<T, E = LandError> = std::result::Result<T, E>;
+
+/// What an apply came to.
+#[derive(Clone, Debug, Default)]
+pub struct Landed {
+    /// Paths of the base that were changed, or would be.
+    pub paths: Vec<Path>,
+    /// With any of these, and nothing decided, nothing was done.
+    pub conflicts: Vec<Conflict>,
+    pub notes: Vec<ApplyNote>,
+    pub before: Option<At>,
+    pub after: Option<At>,
+}
+
+/// An apply, from its plan to its place in history.
+pub struct Landing<'m> {
+    pub machine: &'m Machine,
+    pub root: &'m Root,
+    /// The other overlays of the same store that are in memory: what they show must not change.
+    pub others: Vec<Arc<Overlay>>,
+}
+
+impl Landing<'_> {
+    fn overlay(&self) -> &Arc<Overlay> {
+        self.machine.overlay()
+    }
+
+    /// What [`Landing::apply`] would do.
+    ///
+    /// # Errors
+    /// When base or log cannot be read.
+    pub fn preview(&self, selection: &Selection) -> Result<Landed> {
+        let view = self.target(selection, self.overlay().lineage())?;
+        let planned = plan::plan(self.overlay(), &view, selection, 0)?;
+        Ok(Landed { paths: planned.paths(), conflicts: planned.conflicts, ..Landed::default() })
+    }
+
+    fn target<'o>(&'o self, selection: &Selection, now: Arc<Lineage>) -> Result<View<'o>> {
+        let kv = &*self.overlay().store().kv;
+        Ok(match (selection.from, &selection.only) {
+            (_, Some((_, to))) => View::new(self.overlay(), to.clone()),
+            (Some(at), None) => View::new(self.overlay(), Arc::new(Lineage::of(kv, at)?)),
+            (None, None) => View::new(self.overlay(), now),
+        })
+    }
+
+    /// Brings the selected changes into the base.
+    ///
+    /// # Errors
+    /// [`LandError::Nothing`]; what base and log say. The base is then as it was, unless it is [`apply::Error::Unfinished`].
+    pub fn apply(&self, ctx: &Ctx, selection: &Selection, watch: &mut dyn Watch) -> Result<Landed> {
+        let _busy = self.machine.begin();
+        self.resume(ctx, watch)?;
+        let before = {
+            let _gate = self.machine.gate.close();
+            self.machine.seal_before(ctx, "before an apply")?
+        };
+        let kv = &*self.overlay().store().kv;
+        let sealed = Arc::new(Lineage::of(kv, before)?);
+        let view = self.target(selection, sealed)?;
+        let id = self.overlay().store().counters.next(kv, Counter::Operation)?;
+        let planned = plan::plan(self.overlay(), &view, selection, id)?;
+        if !planned.conflicts.is_empty() && selection.decide == Decide::Refuse {
+            return Ok(Landed { paths: planned.paths(), conflicts: planned.conflicts, ..Landed::default() });
+        }
+        if planned.plan.steps.is_empty() {
+            return Err(LandError::Nothing);
+        }
+        let note = match planned.plan.steps.len() {
+            1 => format!("apply of {}", planned.plan.steps.first().map(|s| s.path.to_string()).unwrap_or_default()),
+            n => format!("apply of {n} paths"),
+        };
+        let operation = Operation {
+            id,
+            time: ctx.now,
+            kind: OpKind::Apply,
+            before,
+            after: before,
+            last: before,
+            kept: id,
+            undone: false,
+            note,
+        };
+        self.carry_out(ctx, planned, operation, None, watch)
+    }
+
+    /// Puts the base, and the paths in the overlay, back to what they were before an apply; or does the apply again.
+    ///
+    /// # Errors
+    /// As [`Landing::apply`]; conflicts are what changed in the base since.
+    pub fn undo(&self, ctx: &Ctx, operation: &Operation, redo: bool, watch: &mut dyn Watch) -> Result<Landed> {
+        let _busy = self.machine.begin();
+        self.resume(ctx, watch)?;
+        let kv = &*self.overlay().store().kv;
+        {
+            let _gate = self.machine.gate.close();
+            self.machine.seal_before(ctx, &format!("before undo of {}", operation.note))?;
+        }
+        let id = self.overlay().store().counters.next(kv, Counter::Operation)?;
+        let planned = plan::reverse(self.overlay(), operation.kept, id)?;
+        if planned.plan.steps.is_empty() {
+            return Err(LandError::Nothing);
+        }
+        let record = Operation { kept: id, undone: !redo, ..operation.clone() };
+        let restore = if redo { operation.after } else { operation.before };
+        self.carry_out(ctx, planned, record, Some(restore), watch)
+    }
+
+    /// From a plan to the end. With `restore`, the paths in the overlay are then as they were there.
+    fn carry_out(
+        &self,
+        ctx: &Ctx,
+        planned: Planned,
+        operation: Operation,
+        restore: Option<At>,
+        watch: &mut dyn Watch,
+    ) -> Result<Landed> {
+        let store = self.overlay().store();
+        let site = Site { store: &store.dir, root: self.root };
+        let paths = planned.paths();
+        // What the end needs to know, should this process not live to see it.
+        keep::begin(&**store, &operation, restore)?;
+        let Planned { plan, contents, .. } = planned;
+        let source = contents.source(self.overlay());
+        let mut keeper = keep::Keeper::new(store, operation.kept);
+        let prepared = apply::prepare(site, plan.clone(), &source, &mut keeper, watch);
+        let ready = match prepared {
+            Ok(apply::Prepared::Ready(ready)) => ready,
+            Ok(apply::Prepared::Refused(conflicts)) => {
+                keep::forget(store, operation.kept)?;
+                return Ok(Landed { paths, conflicts, ..Landed::default() });
+            }
+            Err(apply::Error::Unfinished(error)) => return Err(apply::Error::Unfinished(error).into()),
+            Err(error) => {
+                keep::forget(store, operation.kept)?;
+                return Err(error.into());
+            }
+        };
+        // What is kept must be there before the first thing is destroyed.
+        store.data.sync_all()?;
+        store.kv.sync()?;
+        let outcome = match ready.commit(watch) {
+            Ok(outcome) => outcome,
+            Err(apply::Error::Unfinished(error)) => return Err(apply::Error::Unfinished(error).into()),
+            Err(error) => {
+                keep::forget(store, operation.kept)?;
+                return Err(error.into());
+            }
+        };
+        let after = self.settle(ctx, &plan, &outcome, &operation, restore)?;
+        apply::finish(site, &plan)?;
+        Ok(Landed {
+            paths,
+            conflicts: outcome.conflicts,
+            notes: outcome.notes,
+            before: Some(operation.before),
+            after: Some(after),
+        })
+    }
+
+    /// Finishes what an earlier process was interrupted in. To be called before anything else is done with a store.
+    ///
+    /// # Errors
+    /// When it cannot be finished now: nothing else must be applied then.
+    pub fn resume(&self, ctx: &Ctx, watch: &mut dyn Watch) -> Result<()> {
+        let store = self.overlay().store();
+        let site = Site { store: &store.dir, root: self.root };
+        match apply::resume(site, watch)? {
+            None => Ok(()),
+            Some(Resumed::RolledBack { plan }) => {
+                tracing::warn!("an apply that was interrupted before it began was undone");
+                Ok(keep::forget(store, plan.id)?)
+            }
+            Some(Resumed::Committed { plan, outcome }) => {
+                let (operation, restore) = keep::load(store, plan.id)?;
+                // Its end may have been reached, and only the journal be left.
+                let done = history::operations(&*store.kv)?.into_iter().any(|o| o.id == operation.id && o.kept == plan.id);
+                if !done {
+                    self.settle(ctx, &plan, &outcome, &operation, restore)?;
+                }
+                tracing::warn!(paths = plan.steps.len(), "an apply that was interrupted was finished");
+                Ok(apply::finish(site, &plan)?)
+            }
+        }
+    }
+
+    /// Writes down what became of base and overlay: one batch, durable.
+    fn settle(
+        &self,
+        ctx: &Ctx,
+        plan: &apply::Plan,
+        outcome: &apply::Outcome,
+        operation: &Operation,
+        restore: Option<At>,
+    ) -> Result<At> {
+        let overlay = self.overlay();
+        let (after, stale) = {
+            let _gate = self.machine.gate.close();
+            let mut settled = settle::Settled::new(overlay, operation.kept)?;
+            settled.steps(plan, outcome)?;
+            if let Some(at) = restore {
+                settled.restore(ctx, at, plan)?;
+            }
+            let mut batch = std::mem::take(&mut settled.batch);
+            let reason = Reason::new(Why::After, format!("after {}", operation.note));
+            let (sealed, next) = overlay.put_seal(ctx, &mut batch, &reason).map_err(os("cannot take a snapshot"))?;
+            let after = At { timeline: sealed.timeline, epoch: sealed.epoch };
+            let undone_before = operation.undone || restore.is_some();
+            let kept_after = if undone_before { operation.after } else { after };
+            history::put_operation(&mut batch, &Operation { after: kept_after, last: after, ..operation.clone() });
+            let event = Note::new(Op::Apply, Ino::ROOT, Path::root()).with_path2(Path::new(operation.note.as_bytes()));
+            overlay.journal_commit(ctx, batch, event, Sync::Yes).map_err(os("applied, but not written down"))?;
+            overlay.now_in(next).map_err(os("applied, but the state cannot be read back"))?;
+            let mut stale = Vec::new();
+            for one in std::iter::once(overlay).chain(&self.others) {
+                stale.push(one.reload(&settled.inodes, &settled.names).map_err(os("applied, but the state cannot be read back"))?);
+            }
+            (after, stale)
+        };
+        if let Some(stale) = stale.first() {
+            self.machine.tell(stale);
+        }
+        Ok(after)
+    }
+}
+
