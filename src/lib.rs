@@ -3,6 +3,7 @@
 //! docs/ARCHITECTURE.md has the map. Data flows one way: fuse -> engine -> overlay -> store; the record beside it.
 
 pub mod actors;
+pub mod apply;
 pub mod base;
 pub mod cli;
 pub mod clock;
@@ -11,6 +12,7 @@ pub mod daemon;
 pub mod diff;
 pub mod engine;
 pub mod fuse;
+pub mod landing;
 pub mod merge;
 pub mod overlay;
 pub mod query;

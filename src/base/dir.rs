@@ -200,6 +200,14 @@ impl Base for DirBase {
         Ok(list.split(|&b| b == 0).filter(|n| !n.is_empty()).map(Name::from).collect())
     }
 
+    fn descriptor(&self) -> Result<OwnedFd> {
+        rustix::io::fcntl_dupfd_cloexec(&self.root, 0)
+    }
+
+    fn forget(&self) {
+        self.dirs.lock().clear();
+    }
+
     fn space(&self) -> Result<BaseSpace> {
         let s = rustix::fs::fstatvfs(&self.root)?;
         Ok(BaseSpace {

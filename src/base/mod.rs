@@ -6,6 +6,7 @@
 pub mod dir;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use crate::types::{Attr, Kind, Name, Path, Time};
 
@@ -60,6 +61,10 @@ pub trait Base: Send + Sync {
     /// Names of the extended attributes.
     fn listxattr(&self, path: &Path) -> Result<Vec<Name>>;
     fn space(&self) -> Result<BaseSpace>;
+    /// The root, for who may change it.
+    fn descriptor(&self) -> Result<OwnedFd>;
+    /// The base was changed: nothing that was remembered of it counts.
+    fn forget(&self);
 
     /// Any path, the root included.
     fn stat_path(&self, path: &Path) -> Result<BaseStat> {

@@ -3,6 +3,7 @@
 //! Commands talk to the daemon of a mount over its control socket, or open the store themselves when nothing is mounted. Only
 //! here errors are `anyhow`: they become one line on stderr and an exit code (`exit.rs`).
 
+pub mod apply;
 pub mod diff;
 pub mod discard;
 pub mod events;
@@ -50,6 +51,7 @@ enum Command {
     Rewind(rewind::Args),
     Undo(undo::Args),
     Redo(undo::RedoArgs),
+    Apply(apply::Args),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Rewind(args) => rewind::run(args, store),
         Command::Undo(args) => undo::run(args, store),
         Command::Redo(args) => undo::run_redo(args, store),
+        Command::Apply(args) => apply::run(args, store),
         Command::Ps(args) => ps::run(args, store),
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),

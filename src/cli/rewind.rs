@@ -56,7 +56,13 @@ pub fn moved(repo: &Repo, request: &Request, json: bool) -> Result<()> {
         Ok(())
     })?;
     if let Some(row) = first {
-        print(&mut out, &row, &paths)?;
+        if row.done && !paths.iter().any(|p| matches!(p.what.as_str(), "conflict" | "note")) {
+            print(&mut out, &row, &paths)?;
+        } else if row.op == "rewind" || row.op == "restore" {
+            print(&mut out, &row, &paths)?;
+        } else {
+            return super::apply::finish(&mut out, &row, &paths, json);
+        }
     }
     Ok(out.flush()?)
 }
@@ -92,7 +98,7 @@ fn print(out: &mut Output, row: &MovedRow, paths: &[PathRow]) -> std::io::Result
 /// The rows of a move.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
-enum MoveRow {
+pub enum MoveRow {
     Moved(MovedRow),
     Path(PathRow),
 }

@@ -48,12 +48,13 @@ pub enum Request {
     },
     Rewind(Rewind),
     Undo(Undo),
+    Apply(Apply),
 }
 
 impl Request {
     /// Whether it changes the tree or its history.
     pub fn moves(&self) -> bool {
-        matches!(self, Request::Snapshot { .. } | Request::Rewind(_) | Request::Undo(_))
+        matches!(self, Request::Snapshot { .. } | Request::Rewind(_) | Request::Undo(_) | Request::Apply(_))
     }
 }
 
@@ -89,6 +90,23 @@ pub struct Undo {
     pub redo: bool,
     /// Also where the same files were changed since.
     pub force: bool,
+}
+
+/// What to bring into the base.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Apply {
+    /// Only these, relative to the root, in hexadecimal; none means everything.
+    pub paths: Vec<String>,
+    /// The state to bring over; nothing means now.
+    pub from: Option<String>,
+    /// Only what changed between these two.
+    pub only: Option<(String, String)>,
+    pub dry_run: bool,
+    /// Overwrite what changed in the base meanwhile.
+    pub ours: bool,
+    /// Leave what changed in the base meanwhile as it is.
+    pub theirs: bool,
 }
 
 /// A piece of a file.
@@ -248,7 +266,8 @@ pub fn dispatch(
         | Request::Flush
         | Request::Snapshot { .. }
         | Request::Rewind(_)
-        | Request::Undo(_) => {
+        | Request::Undo(_)
+        | Request::Apply(_) => {
             Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
         }
     }

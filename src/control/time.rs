@@ -3,9 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::protocol::{BytesRow, Done, Failure, Request, Rewind, Row, SnapshotsFilter, Undo};
+use super::protocol::{Apply, BytesRow, Done, Failure, Request, Rewind, Row, SnapshotsFilter, Undo};
+use crate::apply::{Conflict, Expect, Found, Lost, Root};
 use crate::clock;
 use crate::diff::{self, DiffFilter};
+use crate::landing::{self, Decide, Landed, Landing, Selection};
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::Kept;
 use crate::overlay::view::View;
@@ -184,6 +186,7 @@ impl Mover<'_> {
             Request::Snapshot { label } => self.snapshot(label.clone(), sink),
             Request::Rewind(rewind) => self.rewind(rewind, sink),
             Request::Undo(undo) => self.undo(undo, sink),
+            Request::Apply(apply) => self.apply(apply, sink),
             _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
         }
     }
@@ -236,9 +239,84 @@ impl Mover<'_> {
 
     fn undo(&self, undo: &Undo, sink: Sink<'_>) -> Result<Done, Failure> {
         let direction = if undo.redo { Direction::Redo } else { Direction::Undo };
+        let next = self.machine.next_operation(direction)?;
+        if next.kind == OpKind::Apply {
+            let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, &mut ()))?;
+            return Ok(self.landed(direction.name(), next.note, &landed, sink));
+        }
         let (operation, moved) = self.machine.undo(&self.ctx, direction, undo.force, &self.mapped)?;
         let names = Names::load(self.overlay().store(), self.overlay().timeline())?;
         Ok(self.moved(direction.name(), operation.note, &moved, &names, sink))
+    }
+
+    fn landing<T>(&self, act: impl FnOnce(&Landing<'_>) -> landing::Result<T>) -> Result<T, Failure> {
+        let fd = self.overlay().base().descriptor().map_err(|e| os("cannot open the repository")(e.into()))?;
+        let root = Root::new(fd);
+        Ok(act(&Landing { machine: self.machine, root: &root, others: Vec::new() })?)
+    }
+
+    fn apply(&self, apply: &Apply, sink: Sink<'_>) -> Result<Done, Failure> {
+        let at = |text: &String| -> Result<Place, Failure> { Ok(place(self.overlay(), text)?.0) };
+        let from = match apply.from.as_ref().map(at).transpose()? {
+            Some(Place::At(at)) => Some(at),
+            Some(Place::Base) => return Err(Failure { message: "base is what the repository has: nothing to apply".into(), exit: 2 }),
+            Some(Place::Now) | None => None,
+        };
+        let only = match &apply.only {
+            Some((from, to)) => Some((at(from)?.lineage(self.overlay())?, at(to)?.lineage(self.overlay())?)),
+            None => None,
+        };
+        let paths = apply.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
+        let decide = match (apply.ours, apply.theirs) {
+            (true, _) => Decide::Ours,
+            (_, true) => Decide::Theirs,
+            _ => Decide::Refuse,
+        };
+        let selection = Selection { paths, from, only, decide };
+        let landed = match apply.dry_run {
+            true => self.landing(|landing| landing.preview(&selection))?,
+            false => self.landing(|landing| landing.apply(&self.ctx, &selection, &mut ()))?,
+        };
+        Ok(self.landed("apply", "apply".to_owned(), &landed, sink))
+    }
+
+    fn landed(&self, op: &str, note: String, landed: &Landed, sink: Sink<'_>) -> Done {
+        let store = self.overlay().store();
+        let id = |at: Option<At>| at.map(|at| spec::id_of(&store.format.id, at.epoch));
+        let row = MovedRow {
+            op: op.to_owned(),
+            done: landed.after.is_some(),
+            before: id(landed.before),
+            after: id(landed.after),
+            note,
+            changed: landed.paths.len() as u64,
+        };
+        let _ = sink(Row::Moved(row));
+        let mut send = |path: &Path, what: &str, why: Option<String>| {
+            let (path, path_hex) = text(path.as_bytes());
+            sink(Row::Path(PathRow { path, path_hex, what: what.to_owned(), why, users: Vec::new() })).is_break()
+        };
+        for path in &landed.paths {
+            if send(path, "changed", None) {
+                return Done::default();
+            }
+        }
+        for conflict in &landed.conflicts {
+            if send(&conflict.path, "conflict", Some(why(conflict))) {
+                return Done::default();
+            }
+        }
+        for note in &landed.notes {
+            let lost = match &note.lost {
+                Lost::Owner => "its owner could not be set".to_owned(),
+                Lost::Mode => "its set-group-ID bit could not be set".to_owned(),
+                Lost::Xattr(name) => format!("its attribute {} could not be set", String::from_utf8_lossy(name)),
+            };
+            if send(&note.path, "note", Some(lost)) {
+                break;
+            }
+        }
+        Done::default()
     }
 
     pub(crate) fn moved(&self, op: &str, note: String, moved: &Moved, names: &Names, sink: Sink<'_>) -> Done {
@@ -257,7 +335,7 @@ impl Mover<'_> {
     fn tell(&self, row: MovedRow, changed: &[Path], kept: &[Kept], sink: Sink<'_>) -> Done {
         let path_row = |path: &Path, what: &str, users| {
             let (path, path_hex) = text(path.as_bytes());
-            Row::Path(PathRow { path, path_hex, what: what.to_owned(), users })
+            Row::Path(PathRow { path, path_hex, what: what.to_owned(), why: None, users })
         };
         if sink(Row::Moved(row)).is_break() {
             return Done::default();
@@ -273,5 +351,22 @@ impl Mover<'_> {
             }
         }
         Done::default()
+    }
+}
+
+/// Why a path of the base was left alone.
+fn why(conflict: &Conflict) -> String {
+    match (&conflict.expected, &conflict.found) {
+        (Expect::Nothing, Found::Is(_)) => "the repository has something there that was not there before".to_owned(),
+        (Expect::Is(_), Found::Is(_)) => "it was changed in the repository".to_owned(),
+        (_, Found::Nothing) => "it is gone from the repository".to_owned(),
+        (_, Found::Refused(errno)) => format!("the repository does not let it: {errno}"),
+        (_, Found::Blocked) => "something that it needs could not be done".to_owned(),
+    }
+}
+
+impl From<landing::LandError> for Failure {
+    fn from(error: landing::LandError) -> Failure {
+        Failure::new(error.to_string())
     }
 }

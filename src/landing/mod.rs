@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::apply::{self, Conflict, Note as ApplyNote, Resumed, Root, Site, Watch};
 use crate::overlay::seal::Reason;
+use crate::overlay::transit::Stale;
 use crate::overlay::view::View;
 use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Why};
@@ -195,7 +196,7 @@ impl Landing<'_> {
         keep::begin(&**store, &operation, restore)?;
         let Planned { plan, contents, .. } = planned;
         let source = contents.source(self.overlay());
-        let mut keeper = keep::Keeper::new(store, operation.kept);
+        let mut keeper = keep::Keeper::new(store, operation.kept, plan.steps.iter().map(|s| s.path.clone()).collect());
         let prepared = apply::prepare(site, plan.clone(), &source, &mut keeper, watch);
         let ready = match prepared {
             Ok(apply::Prepared::Ready(ready)) => ready,
@@ -209,19 +210,20 @@ impl Landing<'_> {
                 return Err(error.into());
             }
         };
-        // What is kept must be there before the first thing is destroyed.
+        // From here on nothing leans on what will be destroyed, and that survives whatever happens.
+        self.pin(&plan, operation.kept)?;
         store.data.sync_all()?;
         store.kv.sync()?;
         let outcome = match ready.commit(watch) {
             Ok(outcome) => outcome,
-            Err(apply::Error::Unfinished(error)) => return Err(apply::Error::Unfinished(error).into()),
             Err(error) => {
-                keep::forget(store, operation.kept)?;
+                keep::abandon(store, operation.kept)?;
                 return Err(error.into());
             }
         };
+        self.overlay().base().forget();
         let after = self.settle(ctx, &plan, &outcome, &operation, restore)?;
-        apply::finish(site, &plan)?;
+        self.finish(site)?;
         Ok(Landed {
             paths,
             conflicts: outcome.conflicts,
@@ -242,19 +244,52 @@ impl Landing<'_> {
             None => Ok(()),
             Some(Resumed::RolledBack { plan }) => {
                 tracing::warn!("an apply that was interrupted before it began was undone");
-                Ok(keep::forget(store, plan.id)?)
+                Ok(keep::abandon(store, plan.id)?)
             }
             Some(Resumed::Committed { plan, outcome }) => {
                 let (operation, restore) = keep::load(store, plan.id)?;
                 // Its end may have been reached, and only the journal be left.
+                self.overlay().base().forget();
                 let done = history::operations(&*store.kv)?.into_iter().any(|o| o.id == operation.id && o.kept == plan.id);
                 if !done {
                     self.settle(ctx, &plan, &outcome, &operation, restore)?;
                 }
                 tracing::warn!(paths = plan.steps.len(), "an apply that was interrupted was finished");
-                Ok(apply::finish(site, &plan)?)
+                self.finish(site)
             }
         }
+    }
+
+    fn finish(&self, site: Site<'_>) -> Result<()> {
+        for left in apply::finish(site)? {
+            tracing::warn!(path = %left, "a temporary file of an apply is left in the repository");
+        }
+        Ok(())
+    }
+
+    /// Makes the past, and what of the present leans on the base, independent of what will be destroyed.
+    fn pin(&self, plan: &apply::Plan, kept: u64) -> Result<()> {
+        let overlay = self.overlay();
+        let stale = {
+            let _gate = self.machine.gate.close();
+            let mut settled = settle::Settled::new(overlay, kept)?;
+            settled.pin(plan)?;
+            let batch = std::mem::take(&mut settled.batch);
+            overlay.store().space.claim(batch.bytes() as u64)?;
+            overlay.store().kv.commit(&batch, Sync::No)?;
+            self.reload(&settled)?
+        };
+        self.machine.tell(&stale);
+        Ok(())
+    }
+
+    /// Every overlay in memory takes over what the log says.
+    fn reload(&self, settled: &settle::Settled<'_>) -> Result<Stale> {
+        let bad = os("applied, but the state cannot be read back");
+        for other in &self.others {
+            other.reload(&settled.inodes, &settled.names).map_err(&bad)?;
+        }
+        self.overlay().reload(&settled.inodes, &settled.names).map_err(&bad)
     }
 
     /// Writes down what became of base and overlay: one batch, durable.
@@ -270,7 +305,7 @@ impl Landing<'_> {
         let (after, stale) = {
             let _gate = self.machine.gate.close();
             let mut settled = settle::Settled::new(overlay, operation.kept)?;
-            settled.steps(plan, outcome)?;
+            settled.steps(plan, outcome, restore.is_some())?;
             if let Some(at) = restore {
                 settled.restore(ctx, at, plan)?;
             }
@@ -284,15 +319,9 @@ impl Landing<'_> {
             let event = Note::new(Op::Apply, Ino::ROOT, Path::root()).with_path2(Path::new(operation.note.as_bytes()));
             overlay.journal_commit(ctx, batch, event, Sync::Yes).map_err(os("applied, but not written down"))?;
             overlay.now_in(next).map_err(os("applied, but the state cannot be read back"))?;
-            let mut stale = Vec::new();
-            for one in std::iter::once(overlay).chain(&self.others) {
-                stale.push(one.reload(&settled.inodes, &settled.names).map_err(os("applied, but the state cannot be read back"))?);
-            }
-            (after, stale)
+            (after, self.reload(&settled)?)
         };
-        if let Some(stale) = stale.first() {
-            self.machine.tell(stale);
-        }
+        self.machine.tell(&stale);
         Ok(after)
     }
 }

@@ -35,7 +35,7 @@ pub struct Contents {
 }
 
 /// A plan, and what keeps it from being carried out as it is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Planned {
     pub plan: Plan,
     pub contents: Contents,
@@ -43,6 +43,10 @@ pub struct Planned {
 }
 
 impl Planned {
+    fn new(id: u64) -> Planned {
+        Planned { plan: Plan { id, steps: Vec::new() }, contents: Contents::default(), conflicts: Vec::new() }
+    }
+
     pub fn paths(&self) -> Vec<Path> {
         let is_change = |s: &&Step| s.make != Make::Keep;
         let mut paths: Vec<Path> = self.plan.steps.iter().filter(is_change).map(|s| s.path.clone()).collect();
@@ -152,12 +156,11 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
     let look = os("cannot compare with the repository");
     let base = View::base(overlay);
     let mut maker = Maker {
-        overlay,
         base: &base,
         now: View::now(overlay),
         target,
         selection,
-        planned: Planned { plan: Plan { id, steps: Vec::new() }, ..Planned::default() },
+        planned: Planned::new(id),
         links: FxHashMap::default(),
     };
     let from = match &selection.only {
@@ -191,7 +194,6 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
 }
 
 struct Maker<'m, 'o> {
-    overlay: &'o Overlay,
     base: &'m View<'o>,
     now: View<'o>,
     target: &'m View<'o>,
@@ -428,7 +430,8 @@ fn same(known: &Seen, is: &Seen) -> bool {
 /// # Errors
 /// When the log cannot be read.
 pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
-    let mut planned = Planned { plan: Plan { id, steps: Vec::new() }, ..Planned::default() };
+    let mut planned = Planned::new(id);
+    let mut links: FxHashMap<(u64, u64), Path> = FxHashMap::default();
     for one in keep::all(overlay.store(), kept)? {
         let Kept { path, made, old, .. } = one;
         let expect = made.map_or(Expect::Nothing, Expect::Is);
@@ -439,7 +442,12 @@ pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
                 Kind::Symlink => Make::Symlink { target: old.target.unwrap_or_default(), meta: old.meta },
                 // Its bytes were not touched.
                 Kind::File if old.version == VersionId::BASE => Make::Meta { meta: old.meta },
+                // Several names that one file had.
+                Kind::File if links.contains_key(&(old.seen.dev, old.seen.ino)) => {
+                    Make::Link { to: links.get(&(old.seen.dev, old.seen.ino)).cloned().unwrap_or_default() }
+                }
                 Kind::File => {
+                    links.insert((old.seen.dev, old.seen.ino), path.clone());
                     let wanted = Wanted::Version(old.version, old.seen.size);
                     Make::File { content: planned.contents.add(wanted), meta: old.meta }
                 }

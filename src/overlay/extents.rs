@@ -64,6 +64,16 @@ impl Extents {
         }
     }
 
+    /// The same map with one source in the place of another.
+    pub fn replaced(&self, old: Source, new: Source) -> Extents {
+        let mut extents = Extents::default();
+        for extent in &self.list {
+            let source = if extent.source == old { new } else { extent.source };
+            extents.push(Extent { source, ..*extent });
+        }
+        extents
+    }
+
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -62,6 +62,12 @@ impl Plan {
         self.inodes.is_empty() && self.names.is_empty()
     }
 
+    /// Adds what it changes.
+    pub fn touched(&self, inodes: &mut BTreeMap<Ino, Path>, names: &mut BTreeMap<(Ino, Name), Path>) {
+        inodes.extend(self.inodes.iter().map(|(&ino, change)| (ino, change.path.clone())));
+        names.extend(self.names.iter().map(|(key, change)| (key.clone(), change.path.clone())));
+    }
+
     /// Whether an inode will have no name any more.
     fn kills(&self, ino: Ino) -> bool {
         self.inodes.get(&ino).is_some_and(|change| match &change.then {
@@ -316,6 +322,18 @@ impl Overlay {
     /// When the log does not take it: nothing has changed then.
     pub fn carry_out(&self, ctx: &Ctx, plan: &Plan, mut batch: Batch, note: Note) -> Result<Stale> {
         let _namespace = self.namespace.lock();
+        self.put_plan(&mut batch, plan);
+        // What must be readable is read before anything is said.
+        let fresh = self.prepare(plan)?;
+        let stale = self.stale(plan)?;
+        self.store.space.claim(batch.bytes() as u64).map_err(failed)?;
+        self.commit(ctx, batch, note)?;
+        self.show(plan, fresh);
+        Ok(stale)
+    }
+
+    /// Puts a plan's states into the open epoch.
+    pub fn put_plan(&self, batch: &mut Batch, plan: &Plan) {
         let (timeline, epoch) = (self.timeline(), self.epoch());
         let mut value = Vec::new();
         for (&ino, change) in &plan.inodes {
@@ -334,13 +352,6 @@ impl Overlay {
             batch.put(Table::Tree, &keys::dentry(timeline, *dir, name, epoch), &value);
             batch.put(Table::Tree, &keys::touched_name(timeline, epoch, *dir, name), change.path.as_bytes());
         }
-        // What must be readable is read before anything is said.
-        let fresh = self.prepare(plan)?;
-        let stale = self.stale(plan)?;
-        self.store.space.claim(batch.bytes() as u64).map_err(failed)?;
-        self.commit(ctx, batch, note)?;
-        self.show(plan, fresh);
-        Ok(stale)
     }
 
     /// What the inodes in memory will be.

@@ -22,7 +22,7 @@ pub struct SnapshotRow {
 /// What a rewind, an undo or another move did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedRow {
-    /// rewind, restore, undo, redo, merge, switch.
+    /// rewind, restore, undo, redo, merge, switch, apply.
     pub op: String,
     pub done: bool,
     /// The snapshot taken just before it: what was there is in it.
@@ -41,8 +41,11 @@ pub struct PathRow {
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
-    /// `changed`, or `kept` for a file that processes have open: they keep its old bytes.
+    /// `changed`; `kept` for a file that processes have open: they keep its old bytes; `conflict` or `note` of an apply.
     pub what: String,
+    /// For people: why, of a conflict or a note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Who has it open, for `kept`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<UserRow>,

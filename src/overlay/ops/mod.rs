@@ -15,6 +15,7 @@ pub mod xattr;
 use std::sync::Arc;
 
 use super::inode::{Dir, State};
+use super::view::View;
 use super::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::codec::{self, Dentry};
 use crate::store::{Batch, Sync, Table, keys};
@@ -60,7 +61,8 @@ impl Overlay {
     pub(crate) fn base_has(&self, dir: &State, name: &[u8]) -> Result<Option<Ino>> {
         match &dir.origin {
             Some(origin) if !dir.opaque => match self.base.stat(&origin.path, name) {
-                Ok(stat) => Ok(Some(self.number(&stat)?)),
+                // From the log alone: the inode that is meant may be locked by who asks.
+                Ok(stat) => View::now(self).number_of(stat.dev, stat.attr.ino, stat.born).map(Some),
                 Err(rustix::io::Errno::NOENT) => Ok(None),
                 Err(e) => Err(e.into()),
             },

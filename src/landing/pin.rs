@@ -1,0 +1,242 @@
+//! The past keeps what an apply changes in the base.
+//!
+//! States that leave something to the base would show what the base has become. So before an apply is written down as done, each of them is made to say what the base
+//! had: under epoch 0 where nothing was said at all, in place of "none" where the base decided again, and with the kept version where a state or a
+//! version leaned on the base's bytes.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use rustc_hash::FxHashMap;
+
+use super::keep::Lost;
+use crate::apply::Seen;
+use crate::overlay::extents::{Extents, Source};
+use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, Print};
+use crate::store::{Batch, Result, Store, StoreError, Table, history, keys};
+use crate::types::{Attr, Epoch, Ino, Kind, Name, Path, Timeline, VersionId};
+
+/// Device and inode number of a base file.
+type File = (u64, u64);
+
+/// What became of a base file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Became {
+    /// Gone; they are kept here.
+    Kept(VersionId),
+    /// They are where they were, and the file looks like this now.
+    Same(Seen),
+    /// A directory that is gone; each of its entries is pinned by itself.
+    Gone,
+}
+
+/// The states of the past that are to be written anew.
+pub(super) struct Pins<'s> {
+    store: &'s Store,
+    timelines: Vec<Timeline>,
+    /// What happened to which file.
+    became: FxHashMap<File, Became>,
+    pub inodes: BTreeMap<Ino, Path>,
+    pub names: BTreeMap<(Ino, Name), Path>,
+}
+
+impl<'s> Pins<'s> {
+    pub fn new(store: &'s Store) -> Result<Pins<'s>> {
+        let mut timelines: Vec<Timeline> = history::timelines(&*store.kv)?.into_iter().map(|t| t.id).collect();
+        if !timelines.contains(&Timeline::MAIN) {
+            timelines.push(Timeline::MAIN);
+        }
+        let (inodes, names) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Pins { store, timelines, became: FxHashMap::default(), inodes, names })
+    }
+
+    /// The keys in a range whose value says "none", and whether one is of the very first epoch.
+    fn empties(&self, range: &dyn Fn(Timeline) -> (keys::Key, keys::Key)) -> Result<(Vec<Vec<u8>>, bool)> {
+        let (mut empty, mut first) = (Vec::new(), false);
+        for &timeline in &self.timelines {
+            let (from, to) = range(timeline);
+            self.store.kv.scan(Table::Tree, &from, &to, &mut |key, value| {
+                first |= timeline == Timeline::MAIN && keys::last_number(key) == Some(!Epoch::BASE.0);
+                if value.is_empty() {
+                    empty.push(key.to_vec());
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok((empty, first))
+    }
+
+    /// A name stood for this wherever the base decided.
+    pub fn name(&mut self, batch: &mut Batch, dir: Ino, name: &[u8], dentry: Dentry, path: &Path) -> Result<()> {
+        let (empty, first) = self.empties(&|t| keys::dentry_states(t, dir, name, Epoch::LAST))?;
+        let mut value = Vec::new();
+        codec::put_dentry(&mut value, dentry);
+        for key in empty {
+            batch.put(Table::Tree, &key, &value);
+        }
+        if !first {
+            batch.put(Table::Tree, &keys::dentry(Timeline::MAIN, dir, name, Epoch::BASE), &value);
+            batch.put(Table::Tree, &keys::touched_name(Timeline::MAIN, Epoch::BASE, dir, name), path.as_bytes());
+        }
+        self.names.insert((dir, name.into()), path.clone());
+        Ok(())
+    }
+
+    /// An inode was this wherever the base decided.
+    pub fn inode(&mut self, batch: &mut Batch, ino: Ino, record: &InodeRecord, path: &Path) -> Result<()> {
+        let (empty, first) = self.empties(&|t| keys::inode_states(t, ino, Epoch::LAST))?;
+        let mut value = Vec::new();
+        codec::put_inode(&mut value, record);
+        for key in empty {
+            batch.put(Table::Tree, &key, &value);
+        }
+        if !first {
+            batch.put(Table::Tree, &keys::inode(Timeline::MAIN, ino, Epoch::BASE), &value);
+            batch.put(Table::Tree, &keys::touched_inode(Timeline::MAIN, Epoch::BASE, ino), path.as_bytes());
+        }
+        self.inodes.insert(ino, path.clone());
+        Ok(())
+    }
+
+    /// Notes what became of a base file, for [`Pins::rewrite`].
+    pub fn became(&mut self, seen: &Seen, became: Became) {
+        self.became.insert((seen.dev, seen.ino), became);
+    }
+
+    /// Makes all states and versions that lean on the base's bytes lean on what became of them.
+    pub fn rewrite(&mut self, batch: &mut Batch) -> Result<()> {
+        if self.became.is_empty() {
+            return Ok(());
+        }
+        let mut leaning: FxHashMap<Ino, Became> = FxHashMap::default();
+        let (mut bad, mut puts) = (None, Vec::new());
+        self.store.kv.scan(Table::Tree, b"i", b"j", &mut |key, value| {
+            if value.is_empty() {
+                return ControlFlow::Continue(());
+            }
+            let Some((ino, _)) = keys::parse_inode(key) else { return ControlFlow::Continue(()) };
+            match codec::get_inode(ino, value) {
+                Ok(record) => {
+                    let found = record.origin.as_ref().and_then(|o| self.became.get(&(o.dev, o.ino)));
+                    if let Some(&became) = found {
+                        leaning.insert(ino, became);
+                        puts.push((key.to_vec(), ino, changed(record, became)));
+                    }
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    bad = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = bad {
+            return Err(error);
+        }
+        for (key, ino, record) in puts {
+            let mut value = Vec::new();
+            codec::put_inode(&mut value, &record);
+            batch.put(Table::Tree, &key, &value);
+            let path = record.origin.map_or_else(Path::root, |o| o.path);
+            self.inodes.entry(ino).or_insert(path);
+        }
+        self.versions(batch, &leaning)
+    }
+
+    fn versions(&self, batch: &mut Batch, leaning: &FxHashMap<Ino, Became>) -> Result<()> {
+        let (mut found, mut bad) = (Vec::new(), None);
+        let (from, to) = keys::all_versions();
+        self.store.kv.scan(Table::Tree, &from, &to, &mut |key, value| {
+            match (keys::last_number(key), codec::get_version(value)) {
+                (Some(id), Ok(version)) => {
+                    if let (Parent::Base | Parent::Map, Some(Became::Kept(kept))) = (version.parent, leaning.get(&version.ino)) {
+                        found.push((VersionId(id), version, *kept));
+                    }
+                    ControlFlow::Continue(())
+                }
+                (_, Err(error)) => {
+                    bad = Some(error);
+                    ControlFlow::Break(())
+                }
+                (None, _) => ControlFlow::Continue(()),
+            }
+        })?;
+        if let Some(error) = bad {
+            return Err(error);
+        }
+        for (id, mut version, kept) in found {
+            let below = match version.parent {
+                Parent::Base => Extents::one(0, version.limit, Source::Base),
+                _ => {
+                    let missing = || StoreError::corrupt(format!("the extents of version {id} are missing"));
+                    Extents::decode(&self.store.kv.get(Table::Tree, &keys::extents(id))?.ok_or_else(missing)?)?
+                }
+            };
+            let below = below.replaced(Source::Base, Source::Version(kept));
+            version.parent = Parent::Map;
+            let mut value = Vec::new();
+            codec::put_version(&mut value, &version);
+            batch.put(Table::Tree, &keys::version(id), &value);
+            batch.put(Table::Tree, &keys::extents(id), &below.encode());
+        }
+        Ok(())
+    }
+}
+
+/// A state that leans on what the base has, after the base's file became something else.
+fn changed(mut record: InodeRecord, became: Became) -> InodeRecord {
+    match became {
+        Became::Kept(version) => {
+            if record.content == Content::Base && record.attr.nlink > 0 {
+                record.content = Content::Version { id: version, stamp: 0 };
+            }
+        }
+        Became::Gone => record.opaque = record.attr.kind == Kind::Dir,
+        Became::Same(seen) => {
+            if let Some(origin) = &mut record.origin {
+                origin.print = Print { size: seen.size, mtime: seen.mtime, ctime: seen.ctime };
+            }
+        }
+    }
+    record
+}
+
+/// The record of a base file as it was before a step.
+pub(super) fn record_of(ino: Ino, path: &Path, lost: &Lost, now: Option<&Seen>) -> InodeRecord {
+    let Lost { seen, meta, .. } = lost;
+    let nlink = if seen.kind == Kind::Dir { 2 } else { 1 };
+    let is_file = seen.kind == Kind::File;
+    let print = now.filter(|_| lost.version == VersionId::BASE).unwrap_or(seen);
+    InodeRecord {
+        attr: Attr {
+            ino,
+            kind: seen.kind,
+            perm: meta.perm,
+            nlink,
+            uid: meta.uid,
+            gid: meta.gid,
+            rdev: lost.rdev,
+            size: seen.size,
+            blocks: seen.size.div_ceil(512),
+            atime: meta.atime,
+            mtime: seen.mtime,
+            ctime: seen.ctime,
+        },
+        content: match (is_file, lost.version) {
+            (true, VersionId::BASE) => Content::Base,
+            (true, id) => Content::Version { id, stamp: 0 },
+            (false, _) => Content::None,
+        },
+        opaque: false,
+        origin: Some(Origin {
+            path: path.clone(),
+            dev: seen.dev,
+            ino: seen.ino,
+            born: seen.born,
+            print: Print { size: print.size, mtime: print.mtime, ctime: print.ctime },
+        }),
+        target: lost.target.clone(),
+        xattrs: meta.xattrs.clone(),
+    }
+}
+

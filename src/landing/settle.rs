@@ -1,0 +1,274 @@
+//! After the base was changed: what history and overlay have to say now. One batch for all of it.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use super::keep::{self, Kept};
+use super::pin::{self, Became, Pins};
+use super::{Result, os};
+use crate::apply::{Make, Outcome, Plan, Seen};
+use crate::overlay::restore::differs;
+use crate::overlay::transit::record_of;
+use crate::overlay::view::{Node, View};
+use crate::overlay::{Ctx, Overlay};
+use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Print};
+use crate::store::lineage::Lineage;
+use crate::store::{Batch, Table, keys};
+use crate::types::{At, Errno, Ino, Kind, Name, Path};
+
+/// What is to be committed, and what it changes.
+pub(super) struct Settled<'o> {
+    overlay: &'o Overlay,
+    base: View<'o>,
+    now: View<'o>,
+    kept: u64,
+    pub batch: Batch,
+    pub inodes: BTreeMap<Ino, Path>,
+    pub names: BTreeMap<(Ino, Name), Path>,
+    /// Present states that were put, over what the log has.
+    records: FxHashMap<Ino, InodeRecord>,
+}
+
+type Look<T> = std::result::Result<T, Errno>;
+
+impl<'o> Settled<'o> {
+    pub fn new(overlay: &'o Overlay, kept: u64) -> Result<Settled<'o>> {
+        Ok(Settled {
+            overlay,
+            base: View::base(overlay),
+            now: View::now(overlay),
+            kept,
+            batch: Batch::new(),
+            inodes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            records: FxHashMap::default(),
+        })
+    }
+
+    /// Before the base is changed: all of the past, and what of the present leans on it, says what the base has at the paths of the plan.
+    pub fn pin(&mut self, plan: &Plan) -> Result<()> {
+        let look = os("cannot write down what the repository has");
+        let store = self.overlay.store().clone();
+        let kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
+        let by_path = plan.by_path();
+        let mut pins = Pins::new(&store)?;
+        for (at, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep) {
+            let Some((dir, name)) = step.path.split_last() else { continue };
+            // What is in a directory that is not there yet needs no word: the directory is pinned as missing.
+            let Some(parent) = self.base.find(&dir).map_err(&look)?.filter(|n| n.kind == Kind::Dir) else { continue };
+            let stays = matches!(step.make, Make::Meta { .. }) || (step.expect.is_dir() && matches!(step.make, Make::Dir { .. }));
+            match kept.get(&(at as u64)).and_then(|k| k.old.as_ref()) {
+                None => pins.name(&mut self.batch, parent.ino, name, Dentry::Whiteout { hid: Ino(0) }, &step.path)?,
+                // A file whose bytes stay is pinned afterwards, when it is known what it looks like then.
+                Some(old) if stays && old.seen.kind == Kind::File => {}
+                Some(old) => {
+                    let seen = &old.seen;
+                    let ino = self.base.number_of(seen.dev, Ino(seen.ino), seen.born).map_err(&look)?;
+                    let mut record = pin::record_of(ino, &step.path, old, None);
+                    match seen.kind {
+                        Kind::File => pins.became(seen, Became::Kept(old.version)),
+                        Kind::Dir if !stays => {
+                            record.opaque = true;
+                            pins.became(seen, Became::Gone);
+                        }
+                        _ => {}
+                    }
+                    pins.inode(&mut self.batch, ino, &record, &step.path)?;
+                    if !stays {
+                        pins.name(&mut self.batch, parent.ino, name, Dentry::Entry { ino, kind: seen.kind }, &step.path)?;
+                    }
+                }
+            }
+            // Entries are looked for in directories that have a record; one that goes itself gets another one.
+            if !by_path.contains_key(dir.as_bytes()) {
+                let record = self.base_record(&parent).map_err(&look)?;
+                pins.inode(&mut self.batch, parent.ino, &record, &dir)?;
+            }
+        }
+        pins.rewrite(&mut self.batch)?;
+        self.inodes.append(&mut pins.inodes);
+        self.names.append(&mut pins.names);
+        Ok(())
+    }
+
+    /// After the base was changed: what the steps that were done mean for the present. With `restored`, the overlay's side of them is
+    /// about to be taken to another state.
+    pub fn steps(&mut self, plan: &Plan, outcome: &Outcome, restored: bool) -> Result<()> {
+        let look = os("applied, but what it means cannot be read");
+        let store = self.overlay.store().clone();
+        let mut kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
+        let mut pins = Pins::new(&store)?;
+        let done: BTreeMap<usize, Option<Seen>> = outcome.done.iter().map(|made| (made.step, made.seen)).collect();
+        for (at, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep) {
+            let one = kept.remove(&(at as u64));
+            let Some(made) = done.get(&at) else {
+                // What is not done is not there to be undone.
+                self.batch.delete(Table::Meta, &keys::kept(self.kept, at as u64));
+                continue;
+            };
+            let old = one.and_then(|k| k.old);
+            if let (Make::Meta { .. }, Some(old), Some(made)) = (&step.make, &old, made)
+                && old.seen.kind == Kind::File
+            {
+                let ino = self.base.number_of(old.seen.dev, Ino(old.seen.ino), old.seen.born).map_err(&look)?;
+                pins.became(&old.seen, Became::Same(*made));
+                pins.inode(&mut self.batch, ino, &pin::record_of(ino, &step.path, old, Some(made)), &step.path)?;
+            }
+            let one = Kept { step: at as u64, path: step.path.clone(), old, made: *made };
+            keep::put(&mut self.batch, self.kept, &one);
+        }
+        pins.rewrite(&mut self.batch)?;
+        self.inodes.append(&mut pins.inodes);
+        self.names.append(&mut pins.names);
+        for (&at, made) in &done {
+            let Some(step) = plan.steps.get(at).filter(|s| s.make != Make::Keep) else { continue };
+            if !restored {
+                self.present(&step.path, made.as_ref()).map_err(&look)?;
+            } else if let (Some(made), Some(base)) = (made, self.base.find(&step.path).map_err(&look)?) {
+                self.cover(&base, made, &step.path).map_err(&look)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn base_record(&self, node: &Node) -> Look<InodeRecord> {
+        let base = self.overlay.base();
+        let path = node.origin_path().cloned().ok_or(Errno::ESTALE)?;
+        let stat = if node.ino == Ino::ROOT { base.root()? } else { base.stat_path(&path)? };
+        Ok(record_of(node.ino, &stat, &path))
+    }
+
+    fn record(&self, ino: Ino) -> Look<Option<InodeRecord>> {
+        match self.records.get(&ino) {
+            Some(record) => Ok(Some(record.clone())),
+            None => self.now.inode(ino),
+        }
+    }
+
+    fn put_record(&mut self, ino: Ino, record: InodeRecord, path: &Path) {
+        let (timeline, epoch) = (self.overlay.timeline(), self.overlay.epoch());
+        let mut value = Vec::new();
+        codec::put_inode(&mut value, &record);
+        self.batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), &value);
+        self.batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), path.as_bytes());
+        self.inodes.insert(ino, path.clone());
+        self.records.insert(ino, record);
+    }
+
+    fn put_name(&mut self, dir: Ino, name: &[u8], dentry: Option<Dentry>, path: &Path) {
+        let (timeline, epoch) = (self.overlay.timeline(), self.overlay.epoch());
+        let mut value = Vec::new();
+        if let Some(dentry) = dentry {
+            codec::put_dentry(&mut value, dentry);
+        }
+        self.batch.put(Table::Tree, &keys::dentry(timeline, dir, name, epoch), &value);
+        self.batch.put(Table::Tree, &keys::touched_name(timeline, epoch, dir, name), path.as_bytes());
+        self.names.insert((dir, name.into()), path.clone());
+    }
+
+    /// What the present has to say about a path of the base that was changed.
+    fn present(&mut self, path: &Path, made: Option<&Seen>) -> Look<()> {
+        let Some((dir, name)) = path.split_last() else { return Ok(()) };
+        let shown = self.now.find(path)?;
+        let base = self.base.find(path)?;
+        let parent = self.now.find(&dir)?.filter(|d| d.kind == Kind::Dir);
+        match (&shown, &base, made) {
+            (None, None, _) => {
+                // Gone on both sides: nothing has to be covered any more.
+                if let Some(parent) = &parent
+                    && self.now.entry(parent.ino, name)?.is_some()
+                {
+                    self.put_name(parent.ino, name, None, path);
+                }
+                Ok(())
+            }
+            (None, Some(base), Some(made)) => {
+                self.cover(base, made, path)?;
+                match &parent {
+                    Some(parent) => {
+                        self.dir_record(parent, &dir)?;
+                        self.put_name(parent.ino, name, Some(Dentry::Whiteout { hid: base.ino }), path);
+                        Ok(())
+                    }
+                    None => Ok(()),
+                }
+            }
+            (Some(shown), Some(base), Some(made)) => self.rebase(shown, base, made, path, parent.as_ref()),
+            // What is shown does not come from the base: history was pinned, and so is this.
+            (Some(_), None, _) | (_, Some(_), None) => Ok(()),
+        }
+    }
+
+    /// The overlay's file and the base's: if they are the same, the overlay has nothing of its own any more.
+    fn rebase(&mut self, shown: &Node, base: &Node, made: &Seen, path: &Path, parent: Option<&Node>) -> Look<()> {
+        let same = !differs(&self.now, Some(shown), Some(base))?;
+        let mut record = match self.record(shown.ino)? {
+            Some(record) => record,
+            None => return Ok(()),
+        };
+        let origin = Origin {
+            path: path.clone(),
+            dev: made.dev,
+            ino: made.ino,
+            born: made.born,
+            print: Print { size: made.size, mtime: made.mtime, ctime: made.ctime },
+        };
+        // Bytes that other names or other processes see stay where they are.
+        let alone = shown.kind != Kind::File || record.attr.nlink == 1;
+        if same && alone {
+            record.origin = Some(origin);
+            if shown.kind == Kind::File {
+                record.content = Content::Base;
+            }
+            self.put_record(shown.ino, record, path);
+            self.batch.put(Table::Meta, &keys::applied(self.overlay.timeline(), shown.ino), &[]);
+        } else if shown.ino == base.ino {
+            record.origin = Some(origin);
+            self.put_record(shown.ino, record, path);
+        }
+        if shown.ino != base.ino {
+            self.cover(base, made, path)?;
+            if let (Some(parent), Some((dir, name))) = (parent, path.split_last()) {
+                self.dir_record(parent, &dir)?;
+                self.put_name(parent.ino, name, Some(Dentry::Entry { ino: shown.ino, kind: shown.kind }), path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a base file was seen, though something of the overlay covers it: that is what a later apply compares with.
+    fn cover(&mut self, base: &Node, made: &Seen, path: &Path) -> Look<()> {
+        if self.record(base.ino)?.is_some_and(|r| r.attr.nlink > 0) {
+            return Ok(());
+        }
+        let mut record = self.base_record(base)?;
+        record.attr.nlink = 0;
+        if let Some(origin) = &mut record.origin {
+            origin.print = Print { size: made.size, mtime: made.mtime, ctime: made.ctime };
+        }
+        self.put_record(base.ino, record, path);
+        Ok(())
+    }
+
+    /// A directory that gets an entry needs a record.
+    fn dir_record(&mut self, dir: &Node, path: &Path) -> Look<()> {
+        if self.record(dir.ino)?.is_some_and(|r| r.attr.nlink > 0) {
+            return Ok(());
+        }
+        let record = self.base_record(dir)?;
+        self.put_record(dir.ino, record, path);
+        Ok(())
+    }
+
+    /// Makes the overlay's side of the paths as it was at a point of the past.
+    pub fn restore(&mut self, ctx: &Ctx, at: At, plan: &Plan) -> Result<()> {
+        let kv = &*self.overlay.store().kv;
+        let past = View::new(self.overlay, std::sync::Arc::new(Lineage::of(kv, at)?));
+        let paths: Vec<Path> = plan.steps.iter().filter(|s| s.make != Make::Keep).map(|s| s.path.clone()).collect();
+        let restored = self.overlay.plan_paths(&past, &paths, ctx).map_err(os("cannot look at the state before"))?;
+        self.overlay.put_plan(&mut self.batch, &restored);
+        restored.touched(&mut self.inodes, &mut self.names);
+        Ok(())
+    }
+}
