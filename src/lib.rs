@@ -3,6 +3,7 @@
 //! docs/ARCHITECTURE.md has the map. Data flows one way: fuse -> engine -> overlay -> store; the record beside it.
 
 pub mod actors;
+pub mod apply;
 pub mod base;
 pub mod cli;
 pub mod clock;
