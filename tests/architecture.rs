@@ -21,6 +21,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("store", &["clock", "overlay", "record", "types"]),
     ("overlay", &["base", "clock", "store", "types"]),
     ("record", &["overlay", "store", "types"]),
+    // It gets a plan and knows nothing of where that comes from.
+    ("apply", &["store", "types"]),
     ("actors", &["clock", "sys", "types"]),
     ("timeline", &["clock", "overlay", "query", "store", "types"]),
     ("engine", &["actors", "base", "clock", "overlay", "record", "store", "timeline", "types"]),

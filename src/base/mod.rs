@@ -1,6 +1,6 @@
 //! The real repository, read only.
 //!
-//! Nothing here can write: the trait has no operation that changes the base (apply, which does, will have its own). Paths are relative
+//! Nothing here can write: the trait has no operation that changes the base (`apply/`, which does, has its own). Paths are relative
 //! to the repository root and are resolved beneath it, never through a symbolic link.
 
 pub mod dir;

@@ -23,6 +23,15 @@ pub const POINTS: &[&str] = &[
     "log.commit.before",
     "log.commit.after",
     "log.sync",
+    "apply.keep",
+    "apply.journal",
+    "apply.temp",
+    "apply.commit.begin",
+    "apply.step",
+    "apply.step.half",
+    "apply.step.after",
+    "apply.dirsync",
+    "apply.finish",
 ];
 
 /// What an armed failpoint does.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use regentfs::store::fault::{self, Action};
+use regentfs::store::fault::Action;
 
 use super::{Fault, range, script};
 use crate::common::{self, MountedRepo};
@@ -179,7 +179,7 @@ impl Run {
 /// All failpoints, each at passages that grow apart, until the script does not get that far.
 pub fn everywhere() -> std::collections::BTreeMap<&'static str, u64> {
     let mut fired = std::collections::BTreeMap::new();
-    for &point in fault::POINTS {
+    for point in crate::points() {
         let count = fired.entry(point).or_default();
         for nth in [1, 2, 3, 5, 9, 17, 40, 80] {
             if !run(point, nth) {
