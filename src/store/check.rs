@@ -1,26 +1,32 @@
-//! Whether a store is whole: every reference has its target, every number is below its counter, every value can be read,
-//! and the record's chain is unbroken.
+//! Whether a store is whole: every reference has its target, every state can be read, every number is below its counter, and the
+//! record's chain is unbroken.
 //!
 //! Reads the store alone. It cannot know what the base has, so what only the base could prove wrong is not looked at. A
 //! store is checked while nothing else changes it.
 
+mod events;
+mod history;
+mod points;
+mod states;
+mod versions;
+mod ways;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use super::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, VersionRecord};
+use super::codec::{Dentry, VersionRecord};
+use super::history::{Operation, Snapshot, TimelineRecord};
 use super::{Counter, Result, Store, Table, keys};
-use crate::record::chain;
-use crate::types::{Attr, Ino, Kind, Name, Path, Seq, VersionId, hex};
-
-const CHUNK: u64 = crate::overlay::chunks::CHUNK;
+use crate::types::{At, Epoch, Ino, Kind, Name, Path, Time, Timeline, VersionId, hex};
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What must not be.
     pub problems: Vec<String>,
-    /// What is odd but harmless: left by a write that was never acknowledged.
+    /// What is odd but harmless: left by a write that was never acknowledged, or by a collection that was cut short.
     pub notes: Vec<String>,
+    /// Inodes and directory entries in the newest states of all timelines.
     pub inodes: u64,
     pub dentries: u64,
     pub versions: u64,
@@ -34,11 +40,12 @@ pub struct Report {
 pub fn check(store: &Store, log: bool) -> Result<Report> {
     let mut check = Check { store, report: Report::default(), found: Found::default() };
     check.read_meta()?;
-    check.read_tree()?;
+    check.read_versions()?;
     check.read_files()?;
-    check.inodes();
-    check.dentries();
-    check.directories();
+    check.read_states()?;
+    check.history();
+    check.index();
+    check.points();
     check.versions();
     check.trash();
     check.counters()?;
@@ -46,21 +53,81 @@ pub fn check(store: &Store, log: bool) -> Result<Report> {
     Ok(check.report)
 }
 
-/// The store's contents, the newest epoch of each.
+/// What one epoch of one timeline says.
+#[derive(Default)]
+struct Changes {
+    inodes: BTreeMap<Ino, State<Facts>>,
+    names: BTreeMap<(Ino, Name), State<Dentry>>,
+}
+
+/// One state, and whether the index of changes has it.
+struct State<T> {
+    /// `None`: there is none from here on.
+    value: Option<T>,
+    indexed: bool,
+}
+
+/// What the rules about names need of an inode.
+#[derive(Clone)]
+struct Facts {
+    kind: Kind,
+    nlink: u32,
+    born: bool,
+    /// Where a directory is in the base.
+    base_path: Option<Path>,
+}
+
+/// How states use a version.
+#[derive(Clone, Copy)]
+struct Use {
+    ino: Ino,
+    stamp: u64,
+    /// The first epoch that does.
+    epoch: Epoch,
+    /// Whose bytes they are in the version's own epoch, in which it is written to.
+    writer: Option<Ino>,
+}
+
+/// The store's contents.
 #[derive(Default)]
 struct Found {
-    inodes: BTreeMap<Ino, InodeRecord>,
-    dentries: BTreeMap<(Ino, Name), Dentry>,
-    origins: BTreeSet<Ino>,
+    snapshots: BTreeMap<Epoch, Snapshot>,
+    timelines: BTreeMap<Timeline, TimelineRecord>,
+    operations: Vec<Operation>,
+    changes: BTreeMap<(Timeline, Epoch), Changes>,
+    /// All numbers of inodes that have or had a state.
+    numbers: BTreeSet<Ino>,
     versions: BTreeMap<VersionId, VersionRecord>,
+    /// The versions in the extents of versions that have such.
+    sources: BTreeMap<VersionId, Vec<VersionId>>,
     /// Chunks that versions have themselves, counted.
     chunks: BTreeMap<VersionId, u64>,
-    /// Versions that some state of an inode refers to, with whose it is.
-    used: BTreeMap<VersionId, Ino>,
+    used: BTreeMap<VersionId, Use>,
     trash: BTreeSet<VersionId>,
     files: BTreeSet<VersionId>,
     foreign: Vec<u64>,
     actors: Vec<u64>,
+    /// Whether an apply kept anything.
+    kept: bool,
+}
+
+impl Found {
+    /// The timelines from which one forked, oldest first, and up to which epoch each counts for it.
+    fn ancestors(&self, timeline: Timeline) -> Vec<At> {
+        let mut found = Vec::new();
+        let mut at = timeline;
+        // A fork is always from an older timeline: this ends, whatever the disk holds.
+        while let Some(parent) = self.timelines.get(&at).and_then(|t| t.parent).filter(|p| p.timeline < at) {
+            found.push(parent);
+            at = parent.timeline;
+        }
+        found.reverse();
+        found
+    }
+
+    fn is_open(&self, epoch: Epoch) -> bool {
+        self.timelines.values().any(|t| !t.deleted && t.head == epoch)
+    }
 }
 
 struct Check<'a> {
@@ -74,325 +141,107 @@ impl Check<'_> {
         self.report.problems.push(text);
     }
 
-    /// Hands every key and value of a table to `each`.
-    fn scan(&mut self, table: Table, mut each: impl FnMut(&mut Self, &[u8], &[u8])) -> Result<()> {
-        let store = self.store;
-        store.kv.scan(table, &[], &[0xff; 8], &mut |key, value| {
-            each(self, key, value);
-            ControlFlow::Continue(())
-        })
-    }
-
-    fn read_meta(&mut self) -> Result<()> {
-        self.scan(Table::Meta, |c, key, value| match (key.first(), key.len(), value.len()) {
-            (Some(b'c'), 2, 8) | (Some(b'h'), 25, 32) | (Some(b'm'), 1, _) => {}
-            (Some(b'a'), 9, 1..) => c.found.actors.extend(keys::last_number(key)),
-            (Some(b't'), 9, 0) => c.found.trash.extend(keys::last_number(key).map(VersionId)),
-            (Some(b'f'), 25, 8) => match <[u8; 8]>::try_from(value).map(u64::from_le_bytes) {
-                Ok(number) => c.found.foreign.push(number),
-                Err(_) => c.unreadable("meta", key),
-            },
-            _ => c.unreadable("meta", key),
-        })
+    fn note(&mut self, text: String) {
+        self.report.notes.push(text);
     }
 
     fn unreadable(&mut self, table: &str, key: &[u8]) {
         self.problem(format!("the {table} entry {} is unreadable", hex(key)));
     }
 
-    fn read_tree(&mut self) -> Result<()> {
-        self.scan(Table::Tree, |c, key, value| {
-            let read = match key.first() {
-                Some(b'i') => c.read_inode(key, value),
-                Some(b'd') => c.read_dentry(key, value),
-                Some(b'o') if key.len() == 17 => {
-                    c.found.origins.extend(keys::last_number(key).map(Ino));
-                    Ok(true)
-                }
-                Some(b'v') if key.len() == 9 => c.read_version(key, value),
-                Some(b'x') if key.len() == 17 && value.len() == 8 => {
-                    let version = key.get(1..9).and_then(keys::last_number);
-                    let count = <[u8; 8]>::try_from(value).map(u64::from_le_bytes).unwrap_or(0);
-                    let sum = c.found.chunks.entry(VersionId(version.unwrap_or(0))).or_default();
-                    *sum = sum.saturating_add(count);
-                    Ok(true)
-                }
-                _ => Ok(false),
-            };
-            match read {
+    /// Hands every key and value of a table to `each`, which says whether it made sense of them.
+    fn scan(&mut self, table: Table, mut each: impl FnMut(&mut Self, &[u8], &[u8]) -> Result<bool>) -> Result<()> {
+        let store = self.store;
+        let name = match table {
+            Table::Meta => "meta",
+            Table::Tree => "tree",
+            Table::Events => "events",
+        };
+        store.kv.scan(table, &[], &[0xff; 8], &mut |key, value| {
+            match each(self, key, value) {
                 Ok(true) => {}
-                Ok(false) => c.unreadable("tree", key),
-                Err(error) => c.problem(format!("the tree entry {}: {error}", hex(key))),
+                Ok(false) => self.unreadable(name, key),
+                Err(error) => self.problem(format!("the {name} entry {}: {error}", hex(key))),
             }
+            ControlFlow::Continue(())
         })
     }
 
-    fn read_inode(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        let Some((ino, _)) = keys::parse_inode(key).filter(|_| key.len() == 25) else { return Ok(false) };
-        let record = codec::get_inode(ino, value)?;
-        if let Content::Version { id, .. } = record.content
-            && let Some(other) = self.found.used.insert(id, ino).filter(|&other| other != ino)
-        {
-            self.problem(format!("version {id} belongs to the inodes {other} and {ino}"));
-        }
-        // Newest epoch first: what comes later is older.
-        self.found.inodes.entry(ino).or_insert(record);
-        Ok(true)
-    }
-
-    fn read_dentry(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        let Some((dir, name, _)) = keys::parse_dentry(key) else { return Ok(false) };
-        let dentry = codec::get_dentry(value)?;
-        self.found.dentries.entry((dir, name.into())).or_insert(dentry);
-        Ok(true)
-    }
-
-    fn read_version(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        let Some(id) = keys::last_number(key) else { return Ok(false) };
-        self.found.versions.insert(VersionId(id), codec::get_version(value)?);
-        Ok(true)
+    fn read_meta(&mut self) -> Result<()> {
+        use super::history;
+        self.scan(Table::Meta, |c, key, value| {
+            let number = keys::last_number(key).unwrap_or(0);
+            match (key.first(), key.len(), value.len()) {
+                (Some(b'c'), 2, 8) | (Some(b'h'), 25, 32) | (Some(b'm'), 1, _) => {}
+                (Some(b'a'), 9, 1..) => c.found.actors.push(number),
+                (Some(b't'), 9, 0) => {
+                    c.found.trash.insert(VersionId(number));
+                }
+                (Some(b's'), 9, _) => {
+                    c.found.snapshots.insert(Epoch(number), history::get_snapshot(Epoch(number), value)?);
+                }
+                (Some(b'l'), 9, _) => {
+                    let timeline = Timeline(number);
+                    c.found.timelines.insert(timeline, history::get_timeline(timeline, value)?);
+                }
+                (Some(b'k'), 17, 1..) => c.found.kept = true,
+                (Some(b'b'), 17, 0) => {}
+                (Some(b'u'), 9, _) => c.found.operations.push(history::get_operation(number, value)?),
+                (Some(b'f'), 25, 8) => match <[u8; 8]>::try_from(value).map(u64::from_le_bytes) {
+                    Ok(number) => c.found.foreign.push(number),
+                    Err(_) => return Ok(false),
+                },
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        // Written down with the first snapshot only.
+        self.found.timelines.entry(Timeline::MAIN).or_insert_with(|| TimelineRecord {
+            id: Timeline::MAIN,
+            name: "main".to_owned(),
+            parent: None,
+            head: Epoch(1),
+            last: Epoch::BASE,
+            created: Time::default(),
+            deleted: false,
+        });
+        Ok(())
     }
 
     fn read_files(&mut self) -> Result<()> {
         for (id, len) in self.store.data.list()? {
             if !self.found.versions.contains_key(&id) {
-                self.report.notes.push(format!("the file of version {id} ({len} bytes) has no record"));
+                self.note(format!("the file of version {id} ({len} bytes) has no record"));
             }
             self.found.files.insert(id);
         }
         Ok(())
     }
 
-    fn inodes(&mut self) {
-        let inodes = std::mem::take(&mut self.found.inodes);
-        self.report.inodes = inodes.len() as u64;
-        for (&ino, record) in &inodes {
-            let of_base = record.origin.is_some() && ino != Ino::ROOT;
-            if of_base != self.found.origins.contains(&ino) {
-                self.problem(format!("inode {ino} and the list of changed base inodes disagree"));
-            }
-            if record.origin.is_none() && !ino.is_allocated() {
-                self.problem(format!("inode {ino} has a number of the base, but is not in it"));
-            }
-            if record.attr.nlink == 0 {
-                self.problem(format!("inode {ino} has a record but no link"));
-            }
-            if record.attr.kind == Kind::Symlink && record.origin.is_none() && record.target.is_none() {
-                self.problem(format!("symbolic link {ino} has no target"));
-            }
-            self.content(ino, record);
-        }
-        let lost: Vec<Ino> = self.found.origins.iter().copied().filter(|ino| !inodes.contains_key(ino)).collect();
-        for ino in lost {
-            self.problem(format!("base inode {ino} is listed as changed but has no record"));
-        }
-        self.found.inodes = inodes;
-    }
-
-    fn content(&mut self, ino: Ino, record: &InodeRecord) {
-        let Attr { kind, size, blocks, .. } = record.attr;
-        match record.content {
-            Content::None if kind == Kind::File && size > 0 => {
-                self.problem(format!("file {ino} has {size} bytes but no content"));
-            }
-            Content::None => {}
-            _ if kind != Kind::File => self.problem(format!("inode {ino} has content but is no file")),
-            Content::Base if record.origin.is_none() => {
-                self.problem(format!("file {ino} has the base's content but is not in it"));
-            }
-            Content::Base => {}
-            Content::Version { id, .. } => match self.found.versions.get(&id).copied() {
-                None => self.problem(format!("version {id} of file {ino} has no record")),
-                Some(version) => {
-                    if version.limit > size {
-                        let limit = version.limit;
-                        self.problem(format!("version {id} shows {limit} bytes of its parent, file {ino} has {size}"));
-                    }
-                    if version.parent == Parent::Base && record.origin.is_none() {
-                        self.problem(format!("version {id} lies over the base, but file {ino} is not in it"));
-                    }
-                    // Blocks beyond those that the parent may account for were counted in the version's own file.
-                    let own = self.found.chunks.get(&id).copied().unwrap_or(0).saturating_mul(CHUNK);
-                    let shown = version.limit.saturating_sub(own).div_ceil(512);
-                    if blocks > shown && !self.found.files.contains(&id) {
-                        self.problem(format!("version {id} of file {ino} has lost its bytes"));
-                    }
-                }
-            },
-        }
-    }
-
-    fn dentries(&mut self) {
-        let dentries = std::mem::take(&mut self.found.dentries);
-        let mut names: BTreeMap<Ino, u64> = BTreeMap::new();
-        let mut subdirs: BTreeMap<Ino, u64> = BTreeMap::new();
-        for ((dir, name), dentry) in &dentries {
-            let shown = || format!("{:?} in directory {dir}", String::from_utf8_lossy(name));
-            match self.found.inodes.get(dir).map(|d| (d.attr.kind, d.origin.is_some())) {
-                Some((Kind::Dir, of_base)) => {
-                    if matches!(dentry, Dentry::Whiteout { .. }) && !of_base && *dir != Ino::ROOT {
-                        self.problem(format!("{} covers nothing: the directory is not in the base", shown()));
-                    }
-                }
-                Some(_) => self.problem(format!("{}: that is no directory", shown())),
-                None => self.problem(format!("{}: the directory has no record", shown())),
-            }
-            let Dentry::Entry { ino, kind } = dentry else { continue };
-            self.report.dentries += 1;
-            *names.entry(*ino).or_default() += 1;
-            if *kind == Kind::Dir {
-                *subdirs.entry(*dir).or_default() += 1;
-            }
-            match self.found.inodes.get(ino).map(|i| i.attr.kind) {
-                Some(has) if has == *kind => {}
-                Some(has) => self.problem(format!("{} is a {kind:?}, its inode {ino} a {has:?}", shown())),
-                None => self.problem(format!("{} points to inode {ino}, which has no record", shown())),
-            }
-        }
-        self.found.dentries = dentries;
-        let mut wrong = Vec::new();
-        for (&ino, record) in self.found.inodes.iter().filter(|&(&ino, _)| ino != Ino::ROOT) {
-            let (has, links) = (names.get(&ino).copied().unwrap_or(0), u64::from(record.attr.nlink));
-            let born = record.origin.is_none();
-            if has == 0 && (born || record.origin.as_ref().is_some_and(|o| self.lost_its_name(record.attr.kind, o))) {
-                wrong.push(format!("inode {ino} has no name"));
-            }
-            if record.attr.kind == Kind::Dir {
-                let inside = subdirs.get(&ino).copied().unwrap_or(0);
-                if has > 1 {
-                    wrong.push(format!("directory {ino} has {has} names"));
-                }
-                if born && links != inside + 2 {
-                    wrong.push(format!("directory {ino} has {inside} directories in it but {links} links"));
-                }
-            } else if (born && links != has) || links < has {
-                wrong.push(format!("inode {ino} has {has} names but {links} links"));
-            }
-        }
-        self.report.problems.append(&mut wrong);
-    }
-
-    /// Whether the base name of an inode without any other is covered. A file may have more names in the base, which only the
-    /// base knows.
-    fn lost_its_name(&self, kind: Kind, origin: &Origin) -> bool {
-        let Some((dir, name)) = origin.path.split_last() else { return false };
-        let covered = |dir: Ino| self.found.dentries.contains_key(&(dir, Name::from(name)));
-        kind == Kind::Dir && self.directory_of_base(&dir).is_some_and(covered)
-    }
-
-    /// The changed directory that has this path in the base.
-    fn directory_of_base(&self, path: &Path) -> Option<Ino> {
-        if path.as_bytes().is_empty() {
-            return Some(Ino::ROOT);
-        }
-        let is_it = |r: &InodeRecord| r.attr.kind == Kind::Dir && r.origin.as_ref().is_some_and(|o| o.path == *path);
-        self.found.inodes.iter().find(|(_, record)| is_it(record)).map(|(&ino, _)| ino)
-    }
-
-    /// Every directory's way up must end at the root: a loop would be a part of the tree that nobody can reach.
-    fn directories(&mut self) {
-        let entry = |(at, dentry): (&(Ino, Name), &Dentry)| match dentry {
-            Dentry::Entry { ino, kind: Kind::Dir } => Some((*ino, at.0)),
-            Dentry::Entry { .. } | Dentry::Whiteout { .. } => None,
-        };
-        let moved: BTreeMap<Ino, Ino> = self.found.dentries.iter().filter_map(entry).collect();
-        let of_base: BTreeMap<&[u8], Ino> = self
-            .found
-            .inodes
-            .iter()
-            .filter(|(_, r)| r.attr.kind == Kind::Dir)
-            .filter_map(|(&ino, r)| Some((r.origin.as_ref()?.path.as_bytes(), ino)))
-            .collect();
-        // One that has no entry is where the base has it: below the nearest changed directory on its base path.
-        let above_in_base = |ino: &Ino| {
-            let mut path = self.found.inodes.get(ino)?.origin.as_ref()?.path.clone();
-            loop {
-                path = path.split_last()?.0;
-                if let Some(&ino) = of_base.get(path.as_bytes()) {
-                    return Some(ino);
-                }
-            }
-        };
-        let mut good: BTreeSet<Ino> = BTreeSet::from([Ino::ROOT]);
-        let mut loops = Vec::new();
-        for &start in moved.keys() {
-            let mut way = BTreeSet::new();
-            let mut at = Some(start);
-            while let Some(dir) = at.filter(|dir| !good.contains(dir)) {
-                if !way.insert(dir) {
-                    loops.push(format!("directory {dir} is inside itself"));
-                    break;
-                }
-                at = moved.get(&dir).copied().or_else(|| above_in_base(&dir));
-            }
-            good.append(&mut way);
-        }
-        self.report.problems.append(&mut loops);
-    }
-
-    fn versions(&mut self) {
-        let versions = std::mem::take(&mut self.found.versions);
-        self.report.versions = versions.len() as u64;
-        let mut needed: BTreeSet<VersionId> = BTreeSet::new();
-        for &id in self.found.used.keys().chain(&self.found.trash) {
-            let mut at = Some(id);
-            while let Some(id) = at.filter(|&id| needed.insert(id)) {
-                at = versions.get(&id).and_then(|v| match v.parent {
-                    Parent::Version(parent) => Some(parent),
-                    Parent::None | Parent::Base | Parent::Map => None,
-                });
-            }
-        }
-        for (&id, version) in &versions {
-            if !needed.contains(&id) {
-                self.problem(format!("version {id} of inode {} belongs to no file", version.ino));
-            }
-            if self.found.used.get(&id).is_some_and(|&ino| ino != version.ino) {
-                self.problem(format!("version {id} says that it belongs to inode {}", version.ino));
-            }
-            if let Parent::Version(parent) = version.parent {
-                match versions.get(&parent) {
-                    None => self.problem(format!("version {id} lies over version {parent}, which has no record")),
-                    Some(p) if p.ino != version.ino => {
-                        self.problem(format!("version {id} lies over version {parent} of another file"));
-                    }
-                    // Numbers grow, so parents that are always older cannot form a cycle.
-                    Some(_) if parent >= id => {
-                        self.problem(format!("version {id} lies over version {parent}, which is not older"));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        let lost: Vec<VersionId> = self.found.chunks.keys().copied().filter(|id| !versions.contains_key(id)).collect();
-        for id in lost {
-            self.problem(format!("version {id} has chunks but no record"));
-        }
-        self.found.versions = versions;
-    }
-
-    fn trash(&mut self) {
-        for id in std::mem::take(&mut self.found.trash) {
-            if let Some(ino) = self.found.used.get(&id) {
-                self.problem(format!("version {id} is to be deleted, but file {ino} uses it"));
-            } else if !self.found.versions.contains_key(&id) {
-                self.problem(format!("version {id} is to be deleted, but has no record"));
-            }
-        }
-    }
-
     fn counters(&mut self) -> Result<()> {
         let found = &self.found;
-        let numbers = |list: &mut dyn Iterator<Item = Ino>| {
-            list.filter(|ino| ino.is_allocated()).map(|ino| ino.0 & !Ino::BORN).max().unwrap_or(0)
-        };
-        let ino = numbers(&mut found.inodes.keys().copied()).max(numbers(&mut found.foreign.iter().map(|&n| Ino(n))));
-        let highest = |set: Option<VersionId>| set.map_or(0, |v| v.0);
-        let version =
-            highest(found.versions.keys().next_back().copied()).max(highest(found.files.iter().next_back().copied()));
+        let born = |ino: Ino| if ino.is_allocated() { ino.0 & !Ino::BORN } else { 0 };
+        let foreign = found.foreign.iter().map(|&n| born(Ino(n))).max().unwrap_or(0);
+        let ino = found.numbers.iter().next_back().map_or(0, |&ino| born(ino)).max(foreign);
+        let highest = |set: Option<&VersionId>| set.map_or(0, |v| v.0);
+        let version = highest(found.versions.keys().next_back()).max(highest(found.files.iter().next_back()));
         let actor = found.actors.iter().copied().max().unwrap_or(0);
+        let epochs = found.timelines.values().map(|t| t.head).chain(found.snapshots.keys().copied());
+        let epoch = epochs.chain(found.changes.keys().map(|&(_, epoch)| epoch)).max().unwrap_or_default().0;
+        let timeline = found.timelines.keys().next_back().map_or(0, |t| t.0);
+        let operation = found.operations.last().map_or(0, |o| o.id);
+        // The first epoch of the first timeline needs no counter.
+        let but_first = |n: u64| if n > 1 { n } else { 0 };
+        let used = [
+            (Counter::Ino, ino),
+            (Counter::Version, version),
+            (Counter::Actor, actor),
+            (Counter::Epoch, but_first(epoch)),
+            (Counter::Timeline, but_first(timeline)),
+            (Counter::Operation, operation),
+        ];
         let mut wrong = Vec::new();
-        for (which, highest) in [(Counter::Ino, ino), (Counter::Version, version), (Counter::Actor, actor)] {
+        for (which, highest) in used {
             let stored = self.store.kv.get(Table::Meta, &keys::counter(which as u8))?;
             let next = stored.and_then(|v| <[u8; 8]>::try_from(v).ok()).map_or(1, u64::from_le_bytes);
             if highest >= next {
@@ -404,36 +253,6 @@ impl Check<'_> {
         }
         self.report.problems.append(&mut wrong);
         Ok(())
-    }
-
-    fn events(&mut self, log: bool) -> Result<()> {
-        let mut last = Seq(0);
-        let mut hash = chain::start(&self.store.format.id);
-        let mut broken = false;
-        self.scan(Table::Events, |c, key, value| {
-            let Some(seq) = keys::last_number(key).map(Seq).filter(|_| key.len() == 9 && key.first() == Some(&b'e'))
-            else {
-                return c.unreadable("events", key);
-            };
-            c.report.events += 1;
-            if seq.0 != last.0 + 1 {
-                c.problem(format!("the record jumps from event {last} to event {seq}"));
-            }
-            last = seq;
-            let Some((stored, event)) = value.split_at_checked(32) else { return c.unreadable("events", key) };
-            if let Err(error) = codec::get_event(seq, event) {
-                c.problem(format!("event {seq}: {error}"));
-            }
-            if log {
-                hash = chain::next(&hash, seq, event);
-                if hash != *stored && !broken {
-                    broken = true;
-                    c.problem(format!(
-                        "the record's chain is broken at event {seq}: it, or one before it, was changed"
-                    ));
-                }
-            }
-        })
     }
 }
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::{Result, StoreError};
 use crate::types::Time;
 
-/// The format this program writes.
-pub const FORMAT: u32 = 1;
+/// The format this program writes. Older ones are upgraded when a store is opened.
+pub const FORMAT: u32 = 2;
 /// The features this program understands.
 pub const FEATURES: &[&str] = &[];
 pub const FORMAT_FILE: &str = "format.json";
@@ -100,6 +100,12 @@ impl Format {
         Ok(format)
     }
 
+    /// Writes `format.json` of the store at `dir`.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| StoreError::corrupt(e.to_string()))?;
+        write_atomically(&dir.join(FORMAT_FILE), &text)
+    }
+
     /// Loads the format of the store at `dir` and checks that it belongs to `owner`, or writes a new one.
     pub fn create_or_load(dir: &Path, owner: &Owner) -> Result<Format> {
         match Format::load(dir) {
@@ -119,8 +125,7 @@ impl Format {
             }
             Err(StoreError::Missing { .. }) => {
                 let format = Format::new(owner);
-                let text = serde_json::to_vec_pretty(&format).map_err(|e| StoreError::corrupt(e.to_string()))?;
-                write_atomically(&dir.join(FORMAT_FILE), &text)?;
+                format.save(dir)?;
                 Ok(format)
             }
             Err(other) => Err(other),
@@ -211,7 +216,7 @@ mod tests {
         assert!(matches!(Format::create_or_load(dir, &owner("/a", 8)), Err(StoreError::Foreign { .. })));
         let file = dir.join(FORMAT_FILE);
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+        fs::write(&file, text.replace("\"format\": 2", "\"format\": 3")).unwrap();
         assert!(matches!(Format::load(dir), Err(StoreError::Newer { .. })));
         fs::write(&file, text.replace("\"features\": []", "\"features\": [\"zip\"]")).unwrap();
         assert!(matches!(Format::load(dir), Err(StoreError::Newer { .. })));

@@ -210,6 +210,16 @@ fn number_at(key: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// The timeline in a key of the tree that begins with one.
+pub fn timeline_of(key: &[u8]) -> Option<Timeline> {
+    Some(Timeline(number_at(key, 1)?))
+}
+
+/// The timeline and epoch in a key of [`touched_inode`] or [`touched_name`].
+pub fn parse_touched(key: &[u8]) -> Option<(Timeline, Epoch)> {
+    Some((timeline_of(key)?, Epoch(number_at(key, 9)?)))
+}
+
 /// The last number of a key made of numbers only.
 pub fn last_number(key: &[u8]) -> Option<u64> {
     number_at(key, key.len().checked_sub(8)?)

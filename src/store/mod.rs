@@ -17,6 +17,7 @@ pub mod lineage;
 pub mod mem;
 pub mod rocks;
 pub mod space;
+pub mod upgrade;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -247,6 +248,7 @@ impl Store {
         if fault::armed() {
             kv = Arc::new(fault::FaultKv(kv));
         }
+        let format = upgrade::upgrade(dir, &*kv, format)?;
         let data = Data::open(&dir.join("data"))?;
         let mut store = Store::from_parts(dir, kv, data, format)?;
         store._lock = Some(lock);
