@@ -282,7 +282,8 @@ impl Overlay {
         let fresh = self.prepare(&plan)?;
         self.show(&plan, fresh);
         let known = |ino: &Ino| self.inode(*ino).is_some();
-        let mut inodes: Vec<Ino> = plan.inodes.keys().chain(plan.names.keys().map(|(d, _)| d)).copied().filter(known).collect();
+        let mut inodes: Vec<Ino> =
+            plan.inodes.keys().chain(plan.names.keys().map(|(d, _)| d)).copied().filter(known).collect();
         inodes.sort_unstable();
         inodes.dedup();
         let names = plan.names.into_keys().filter(|(dir, _)| known(dir)).map(|(dir, name)| (dir, name, None)).collect();
@@ -293,7 +294,12 @@ impl Overlay {
     ///
     /// # Errors
     /// When the version file cannot be read.
-    pub fn version_data(&self, id: crate::types::VersionId, offset: u64, size: u64) -> Result<Option<crate::types::Range>> {
+    pub fn version_data(
+        &self,
+        id: crate::types::VersionId,
+        offset: u64,
+        size: u64,
+    ) -> Result<Option<crate::types::Range>> {
         use super::content::seek_file;
         let Some(file) = self.data().existing(id).map_err(failed)? else { return Ok(None) };
         let Some(start) = seek_file(&file, offset, true, size)? else { return Ok(None) };
