@@ -17,6 +17,7 @@ use regentfs::overlay::ops::create::New;
 use regentfs::overlay::ops::io::Write;
 use regentfs::overlay::ops::rename::{Rename, Spot};
 use regentfs::overlay::ops::setattr::{SetAttr, SetTime};
+use regentfs::overlay::view::View;
 use regentfs::overlay::{Ctx, Inode, NoJournal, Overlay};
 use regentfs::store::format::{Format, Owner};
 use regentfs::store::{Data, Store, mem::MemKv};
@@ -122,7 +123,8 @@ impl World {
 
     fn rows(&self, filter: &DiffFilter) -> Vec<DiffRow> {
         let mut rows = Vec::new();
-        let notes = diff(&self.overlay, filter, &mut |row| {
+        let (base, now) = (View::base(&self.overlay), View::now(&self.overlay));
+        let notes = diff(&base, &now, filter, &mut |row| {
             rows.push(row);
             ControlFlow::Continue(())
         });
@@ -137,7 +139,7 @@ impl World {
     /// `R old -> new` and the like.
     fn summary(&self) -> Vec<String> {
         let rows = self.rows(&DiffFilter { detail: Detail::Names, ..DiffFilter::default() });
-        assert_eq!(rows.len() as u64, count(&self.overlay).unwrap());
+        assert_eq!(rows.len() as u64, count(&View::base(&self.overlay), &View::now(&self.overlay)).unwrap());
         rows.into_iter()
             .map(|r| match r.old_path {
                 Some(old) => format!("{}{} {old} -> {}", r.status, r.similarity.unwrap(), r.path),

@@ -1,6 +1,6 @@
 //! `regentfs diff`: the overlay against the base, or two points in time, as git would show it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -101,7 +101,8 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
     let path = |word: &OsString| PathBuf::from(word);
     let Some(first) = words.first() else { return Ok(((None, None), Vec::new())) };
     let names = source::names(repo)?;
-    if let Some((from, to)) = first.to_str().and_then(|word| word.split_once("..")) {
+    let climbs = Path::new(first).components().any(|part| part == Component::ParentDir);
+    if let Some((from, to)) = first.to_str().filter(|_| !climbs).and_then(|word| word.split_once("..")) {
         let side = |text: &str| -> Result<Option<String>> {
             match text {
                 "" => Ok(None),
@@ -109,7 +110,7 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
             }
         };
         // A path may have two dots in it; one that is there is meant.
-        if !Path::new(first).exists() {
+        if !is_there(first, repo) {
             return Ok(((side(from)?, side(to)?), words.iter().skip(1).map(path).collect()));
         }
     }
@@ -117,7 +118,7 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
     for word in words.iter().take(2) {
         match word.to_str() {
             Some(text) if names.has(text) => found.push(text.to_owned()),
-            Some(_) if Path::new(word).symlink_metadata().is_ok() => break,
+            Some(_) if is_there(word, repo) => break,
             // Neither: a path that is gone, or a name that is wrong. What looks like a path is one.
             Some(text) if !text.contains('/') && !text.contains('.') => names.check(text)?,
             _ => break,
@@ -126,6 +127,12 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
     let rest = words.iter().skip(found.len()).map(path).collect();
     let mut found = found.into_iter();
     Ok(((found.next(), found.next()), rest))
+}
+
+/// Whether a word names a file that is there, as [`relative`] understands it.
+fn is_there(word: &OsString, repo: &Repo) -> bool {
+    let bytes = relative(Path::new(word), repo).ok().and_then(|hex| unhex(&hex));
+    bytes.is_some_and(|bytes| repo.root.join(OsStr::from_bytes(&bytes)).symlink_metadata().is_ok())
 }
 
 /// A path as the filter takes it: relative to the root, in hexadecimal. Relative ones start at the current directory when that

@@ -385,7 +385,7 @@ impl Overlay {
             let child = match change.now {
                 Some(Dentry::Entry { ino, .. }) => Some(ino),
                 Some(Dentry::Whiteout { .. }) => None,
-                None => self.base_has(&parent.state.read(), name)?,
+                None => self.base_has(&parent, name)?,
             };
             // The kernel takes a directory of which it hears that for dead.
             let child = child.filter(|&ino| self.inode(ino).is_some_and(|i| i.kind != Kind::Dir) || plan.kills(ino));

@@ -246,6 +246,10 @@ mod tests {
         assert_eq!(way(&[(2, 9), (1, 4)], &[(1, 7)]), [(2, 0, 9), (1, 5, 7)]);
         assert_eq!(way(&[(2, 9), (1, 4)], &[(3, 8), (1, 2)]), [(2, 0, 9), (3, 0, 8), (1, 3, 4)]);
         assert_eq!(way(&[(3, 9), (2, 5), (1, 4)], &[(2, 6), (1, 4)]), [(3, 0, 9), (2, 6, 6)]);
-        assert_eq!(way(&[], &[(1, 2)]), [(1, 0, 2)], "from the base on: what was pinned before the first epoch as well");
+        assert_eq!(
+            way(&[], &[(1, 2)]),
+            [(1, 0, 2)],
+            "from the base on: what was pinned before the first epoch as well"
+        );
     }
 }

@@ -214,7 +214,8 @@ impl Machine {
             Some((kind, None)) => {
                 let id = self.overlay.store().counters.next(kv, Counter::Operation)?;
                 let note = note.to_owned();
-                let operation = Operation { id, time: ctx.now, kind, before, after, last: after, kept: 0, undone: false, note };
+                let operation =
+                    Operation { id, time: ctx.now, kind, before, after, last: after, kept: 0, undone: false, note };
                 history::put_operation(&mut batch, &operation);
             }
             None => {}

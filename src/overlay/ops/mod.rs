@@ -15,7 +15,6 @@ pub mod xattr;
 use std::sync::Arc;
 
 use super::inode::{Dir, State};
-use super::view::View;
 use super::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::codec::{self, Dentry};
 use crate::store::{Batch, Sync, Table, keys};
@@ -57,16 +56,18 @@ impl Overlay {
         Ok(())
     }
 
-    /// The number of what the base has under `name` in this directory, if it would show if nothing covered it.
-    pub(crate) fn base_has(&self, dir: &State, name: &[u8]) -> Result<Option<Ino>> {
-        match &dir.origin {
-            Some(origin) if !dir.opaque => match self.base.stat(&origin.path, name) {
-                // From the log alone: the inode that is meant may be locked by who asks.
-                Ok(stat) => View::now(self).number_of(stat.dev, stat.attr.ino, stat.born).map(Some),
-                Err(rustix::io::Errno::NOENT) => Ok(None),
-                Err(e) => Err(e.into()),
-            },
-            _ => Ok(None),
+    /// The number of what the base has under `name` in this directory, if it would show if nothing covered it. Not to be called with any
+    /// inode's state locked: which number a base file has is also a question to the inode that has it.
+    pub(crate) fn base_has(&self, dir: &Inode, name: &[u8]) -> Result<Option<Ino>> {
+        let path = match &*dir.state.read() {
+            state if !state.opaque => state.origin.as_ref().map(|o| o.path.clone()),
+            _ => None,
+        };
+        let Some(path) = path else { return Ok(None) };
+        match self.base.stat(&path, name) {
+            Ok(stat) => Ok(Some(self.number(&stat)?)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
         }
     }
 
@@ -118,16 +119,17 @@ impl Overlay {
         batch.put(Table::Tree, &keys::touched_name(timeline, epoch, dir, name), path.as_bytes());
     }
 
-    /// Takes a name away: a whiteout where the base has it, nothing otherwise. Returns what the directory holds from now on.
+    /// Takes a name away: a whiteout where the base has it (`hid`, see [`Overlay::base_has`]), nothing otherwise. Returns what the directory
+    /// holds from now on.
     pub(crate) fn put_absent(
         &self,
         batch: &mut Batch,
         dir: &Inode,
-        state: &State,
+        hid: Option<Ino>,
         name: &[u8],
         path: &Path,
     ) -> Result<Option<Dentry>> {
-        if let Some(hid) = self.base_has(state, name)? {
+        if let Some(hid) = hid {
             self.put_dentry(batch, dir.ino, name, Dentry::Whiteout { hid }, path);
             return Ok(Some(Dentry::Whiteout { hid }));
         }

@@ -35,6 +35,7 @@ impl Overlay {
             (Op::Unlink, true) => return Err(Errno::EISDIR),
             _ => {}
         }
+        let hid = self.base_has(dir, name)?;
         let mut parent = dir.state.write();
         alive(&parent)?;
         let mut state = inode.state.write();
@@ -43,7 +44,7 @@ impl Overlay {
         let parent_attr =
             Attr { mtime: ctx.now, ctime: ctx.now, nlink: links(&parent.attr, -i32::from(is_dir)), ..parent.attr };
         let mut batch = Batch::new();
-        let left = self.put_absent(&mut batch, dir, &parent, name, &path)?;
+        let left = self.put_absent(&mut batch, dir, hid, name, &path)?;
         self.put_removed(&mut batch, &inode, &state, &attr)?;
         self.put_inode(&mut batch, dir.ino, &parent, &parent_attr);
         let mut note = Note::new(op, inode.ino, path);

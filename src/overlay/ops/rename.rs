@@ -115,6 +115,7 @@ impl Overlay {
         let is_dir = moved.kind == Kind::Dir;
         let place = self.new_place(to.dir, to.name);
         let same_dir = from.dir.ino == to.dir.ino;
+        let hid = self.base_has(from.dir, from.name)?;
         let mut source = from.dir.state.write();
         alive(&source)?;
         let mut target = if same_dir { None } else { Some(to.dir.state.write()) };
@@ -135,7 +136,7 @@ impl Overlay {
 
         let mut batch = Batch::new();
         let (old_path, new_path) = (note.path.clone(), note.path2.clone().unwrap_or_default());
-        let left = self.put_absent(&mut batch, from.dir, &source, from.name, &old_path)?;
+        let left = self.put_absent(&mut batch, from.dir, hid, from.name, &old_path)?;
         self.put_dentry(&mut batch, to.dir.ino, to.name, dentry, &new_path);
         self.put_inode(&mut batch, moved.ino, &state, &attr);
         self.put_inode(&mut batch, from.dir.ino, &source, &source_attr);
