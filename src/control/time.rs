@@ -259,7 +259,9 @@ impl Mover<'_> {
         let at = |text: &String| -> Result<Place, Failure> { Ok(place(self.overlay(), text)?.0) };
         let from = match apply.from.as_ref().map(at).transpose()? {
             Some(Place::At(at)) => Some(at),
-            Some(Place::Base) => return Err(Failure { message: "base is what the repository has: nothing to apply".into(), exit: 2 }),
+            Some(Place::Base) => {
+                return Err(Failure { message: "base is what the repository has: nothing to apply".into(), exit: 2 });
+            }
             Some(Place::Now) | None => None,
         };
         let only = match &apply.only {

@@ -250,7 +250,8 @@ impl Landing<'_> {
                 let (operation, restore) = keep::load(store, plan.id)?;
                 // Its end may have been reached, and only the journal be left.
                 self.overlay().base().forget();
-                let done = history::operations(&*store.kv)?.into_iter().any(|o| o.id == operation.id && o.kept == plan.id);
+                let done =
+                    history::operations(&*store.kv)?.into_iter().any(|o| o.id == operation.id && o.kept == plan.id);
                 if !done {
                     self.settle(ctx, &plan, &outcome, &operation, restore)?;
                 }
@@ -325,4 +326,3 @@ impl Landing<'_> {
         Ok(after)
     }
 }
-

@@ -6,15 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use super::keep::Lost;
 use crate::apply::Seen;
+use crate::overlay::Overlay;
 use crate::overlay::extents::{Extents, Source};
+use crate::overlay::view::View;
 use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, Print};
+use crate::store::lineage::Lineage;
 use crate::store::{Batch, Result, Store, StoreError, Table, history, keys};
-use crate::types::{Attr, Epoch, Ino, Kind, Name, Path, Timeline, VersionId};
+use crate::types::{At, Attr, Epoch, Ino, Kind, Name, Path, Timeline, VersionId};
 
 /// Device and inode number of a base file.
 type File = (u64, u64);
@@ -32,8 +36,11 @@ pub(super) enum Became {
 
 /// The states of the past that are to be written anew.
 pub(super) struct Pins<'s> {
+    overlay: &'s Overlay,
     store: &'s Store,
     timelines: Vec<Timeline>,
+    /// Where directories that go were pinned: what is in them is pinned there as well, and nowhere else from the first epoch on.
+    eras: FxHashMap<Ino, Vec<At>>,
     /// What happened to which file.
     became: FxHashMap<File, Became>,
     pub inodes: BTreeMap<Ino, Path>,
@@ -41,13 +48,14 @@ pub(super) struct Pins<'s> {
 }
 
 impl<'s> Pins<'s> {
-    pub fn new(store: &'s Store) -> Result<Pins<'s>> {
+    pub fn new(overlay: &'s Overlay) -> Result<Pins<'s>> {
+        let store = overlay.store();
         let mut timelines: Vec<Timeline> = history::timelines(&*store.kv)?.into_iter().map(|t| t.id).collect();
         if !timelines.contains(&Timeline::MAIN) {
             timelines.push(Timeline::MAIN);
         }
         let (inodes, names) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Pins { store, timelines, became: FxHashMap::default(), inodes, names })
+        Ok(Pins { overlay, store, timelines, eras: FxHashMap::default(), became: FxHashMap::default(), inodes, names })
     }
 
     /// The keys in a range whose value says "none", and whether one is of the very first epoch.
@@ -66,36 +74,97 @@ impl<'s> Pins<'s> {
         Ok((empty, first))
     }
 
-    /// A name stood for this wherever the base decided.
-    pub fn name(&mut self, batch: &mut Batch, dir: Ino, name: &[u8], dentry: Dentry, path: &Path) -> Result<()> {
-        let (empty, first) = self.empties(&|t| keys::dentry_states(t, dir, name, Epoch::LAST))?;
-        let mut value = Vec::new();
-        codec::put_dentry(&mut value, dentry);
-        for key in empty {
-            batch.put(Table::Tree, &key, &value);
+    /// A name stood for this wherever the base decided; and the inode, which goes with it, had this record there.
+    pub fn name(
+        &mut self,
+        batch: &mut Batch,
+        dir: Ino,
+        name: &[u8],
+        dentry: Dentry,
+        path: &Path,
+        with: Option<(Ino, &InodeRecord)>,
+    ) -> Result<()> {
+        let states = |t| keys::dentry_states(t, dir, name, Epoch::LAST);
+        let (empty, first) = self.empties(&states)?;
+        let at = |key: &Vec<u8>| {
+            let timeline = Timeline(key.get(..9).and_then(keys::last_number)?);
+            Some(At { timeline, epoch: Epoch(!keys::last_number(key)?) })
+        };
+        let mut pinned: Vec<At> = empty.iter().filter_map(at).collect();
+        match self.eras.get(&dir) {
+            Some(eras) => {
+                for &era in eras {
+                    let key = keys::dentry(era.timeline, dir, name, era.epoch);
+                    if self.store.kv.get(Table::Tree, &key)?.is_none() {
+                        pinned.push(era);
+                    }
+                }
+            }
+            None if first => {}
+            None => pinned.push(At { timeline: Timeline::MAIN, epoch: Epoch::BASE }),
         }
-        if !first {
-            batch.put(Table::Tree, &keys::dentry(Timeline::MAIN, dir, name, Epoch::BASE), &value);
-            batch.put(Table::Tree, &keys::touched_name(Timeline::MAIN, Epoch::BASE, dir, name), path.as_bytes());
+        pinned.sort_unstable();
+        pinned.dedup();
+        let (mut entry, mut inode) = (Vec::new(), Vec::new());
+        codec::put_dentry(&mut entry, dentry);
+        if let Some((_, record)) = with {
+            codec::put_inode(&mut inode, record);
+        }
+        for &At { timeline, epoch } in &pinned {
+            batch.put(Table::Tree, &keys::dentry(timeline, dir, name, epoch), &entry);
+            batch.put(Table::Tree, &keys::touched_name(timeline, epoch, dir, name), path.as_bytes());
+            let Some((ino, _)) = with else { continue };
+            let key = keys::inode(timeline, ino, epoch);
+            if self.store.kv.get(Table::Tree, &key)?.is_none_or(|v| v.is_empty()) {
+                batch.put(Table::Tree, &key, &inode);
+                batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), path.as_bytes());
+            }
         }
         self.names.insert((dir, name.into()), path.clone());
-        Ok(())
+        let Some((ino, record)) = with else { return Ok(()) };
+        if record.attr.kind == Kind::Dir {
+            self.eras.insert(ino, pinned);
+        }
+        self.put_inode(batch, ino, record, path, false)
     }
 
     /// An inode was this wherever the base decided.
     pub fn inode(&mut self, batch: &mut Batch, ino: Ino, record: &InodeRecord, path: &Path) -> Result<()> {
+        self.put_inode(batch, ino, record, path, true)
+    }
+
+    fn put_inode(
+        &mut self,
+        batch: &mut Batch,
+        ino: Ino,
+        record: &InodeRecord,
+        path: &Path,
+        from_the_first: bool,
+    ) -> Result<()> {
         let (empty, first) = self.empties(&|t| keys::inode_states(t, ino, Epoch::LAST))?;
         let mut value = Vec::new();
         codec::put_inode(&mut value, record);
         for key in empty {
-            batch.put(Table::Tree, &key, &value);
+            let timeline = key.get(..9).and_then(keys::last_number).map(Timeline);
+            let (Some(timeline), Some((_, epoch))) = (timeline, keys::parse_inode(&key)) else { continue };
+            if self.showed(At { timeline, epoch }, ino, path)? {
+                batch.put(Table::Tree, &key, &value);
+            }
         }
-        if !first {
+        let at = At { timeline: Timeline::MAIN, epoch: Epoch::BASE };
+        if !first && from_the_first && self.showed(at, ino, path)? {
             batch.put(Table::Tree, &keys::inode(Timeline::MAIN, ino, Epoch::BASE), &value);
             batch.put(Table::Tree, &keys::touched_inode(Timeline::MAIN, Epoch::BASE, ino), path.as_bytes());
         }
         self.inodes.insert(ino, path.clone());
         Ok(())
+    }
+
+    /// Whether the base's file was what a path showed at a point of history.
+    fn showed(&self, at: At, ino: Ino, path: &Path) -> Result<bool> {
+        let lineage = Lineage::of(&*self.store.kv, at)?;
+        let found = View::new(self.overlay, Arc::new(lineage)).find(path);
+        Ok(found.map_err(|e| StoreError::corrupt(format!("{path}: {e}")))?.is_some_and(|node| node.ino == ino))
     }
 
     /// Notes what became of a base file, for [`Pins::rewrite`].
@@ -146,20 +215,23 @@ impl<'s> Pins<'s> {
     fn versions(&self, batch: &mut Batch, leaning: &FxHashMap<Ino, Became>) -> Result<()> {
         let (mut found, mut bad) = (Vec::new(), None);
         let (from, to) = keys::all_versions();
-        self.store.kv.scan(Table::Tree, &from, &to, &mut |key, value| {
-            match (keys::last_number(key), codec::get_version(value)) {
-                (Some(id), Ok(version)) => {
-                    if let (Parent::Base | Parent::Map, Some(Became::Kept(kept))) = (version.parent, leaning.get(&version.ino)) {
-                        found.push((VersionId(id), version, *kept));
-                    }
-                    ControlFlow::Continue(())
+        self.store.kv.scan(Table::Tree, &from, &to, &mut |key, value| match (
+            keys::last_number(key),
+            codec::get_version(value),
+        ) {
+            (Some(id), Ok(version)) => {
+                if let (Parent::Base | Parent::Map, Some(Became::Kept(kept))) =
+                    (version.parent, leaning.get(&version.ino))
+                {
+                    found.push((VersionId(id), version, *kept));
                 }
-                (_, Err(error)) => {
-                    bad = Some(error);
-                    ControlFlow::Break(())
-                }
-                (None, _) => ControlFlow::Continue(()),
+                ControlFlow::Continue(())
             }
+            (_, Err(error)) => {
+                bad = Some(error);
+                ControlFlow::Break(())
+            }
+            (None, _) => ControlFlow::Continue(()),
         })?;
         if let Some(error) = bad {
             return Err(error);
@@ -202,9 +274,8 @@ fn changed(mut record: InodeRecord, became: Became) -> InodeRecord {
 }
 
 /// The record of a base file as it was before a step.
-pub(super) fn record_of(ino: Ino, path: &Path, lost: &Lost, now: Option<&Seen>) -> InodeRecord {
+pub(super) fn record_of(ino: Ino, path: &Path, lost: &Lost, nlink: u32, now: Option<&Seen>) -> InodeRecord {
     let Lost { seen, meta, .. } = lost;
-    let nlink = if seen.kind == Kind::Dir { 2 } else { 1 };
     let is_file = seen.kind == Kind::File;
     let print = now.filter(|_| lost.version == VersionId::BASE).unwrap_or(seen);
     InodeRecord {
@@ -239,4 +310,3 @@ pub(super) fn record_of(ino: Ino, path: &Path, lost: &Lost, now: Option<&Seen>) 
         xattrs: meta.xattrs.clone(),
     }
 }
-

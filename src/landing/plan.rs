@@ -9,10 +9,10 @@ use super::keep::{self, Kept};
 use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
 use crate::merge::{self, Favor, Merged};
+use crate::overlay::Overlay;
 use crate::overlay::restore::differs;
 use crate::overlay::view::{Node, Reader, View};
 use crate::overlay::walk::{Met, walk};
-use crate::overlay::Overlay;
 use crate::store::codec::Content as Bytes;
 use crate::types::{Errno, Kind, Path, Range, VersionId};
 
@@ -76,9 +76,7 @@ impl apply::Source for Bytesource<'_> {
     fn open(&self, content: ContentId) -> Result<Box<dyn Content + '_>, Errno> {
         let at = usize::try_from(content.0).map_err(|_| Errno::EINVAL)?;
         Ok(match self.contents.list.get(at).ok_or(Errno::EINVAL)? {
-            Wanted::File(node) => {
-                Box::new(Open { size: node.size, reader: View::base(self.overlay).open(node)? })
-            }
+            Wanted::File(node) => Box::new(Open { size: node.size, reader: View::base(self.overlay).open(node)? }),
             Wanted::Bytes(bytes) => Box::new(Memory(bytes)),
             Wanted::Version(id, size) => Box::new(Stored { overlay: self.overlay, id: *id, size: *size }),
         })
@@ -169,7 +167,8 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
     };
     let (mut pairs, mut bad) = (BTreeMap::new(), None);
     let skip = |name: &[u8]| name == b".git";
-    let enters = |dir: &Path| selection.paths.is_empty() || selection.paths.iter().any(|p| p.is_below(dir) || dir.is_below(p));
+    let enters =
+        |dir: &Path| selection.paths.is_empty() || selection.paths.iter().any(|p| p.is_below(dir) || dir.is_below(p));
     let has = |path: &Path| selection.paths.is_empty() || selection.paths.iter().any(|p| path.is_below(p));
     walk(&from, target, &skip, &enters, &mut |path, met| match met {
         Met::Pair(old, new) if has(&path) => {
@@ -284,7 +283,8 @@ impl Maker<'_, '_> {
     fn expect(&mut self, path: &Path, base: Option<&Node>, target: Option<&Node>) -> Look<Option<Expect>> {
         let (expected, found) = match base {
             None => {
-                let lost = target.and_then(|t| t.record.as_ref()).and_then(|r| r.origin.as_ref()).filter(|o| o.path == *path);
+                let lost =
+                    target.and_then(|t| t.record.as_ref()).and_then(|r| r.origin.as_ref()).filter(|o| o.path == *path);
                 match (lost, target) {
                     // Changed here, and gone from the base since.
                     (Some(origin), Some(target)) => (Expect::Is(of_origin(target.kind, origin)), Found::Nothing),

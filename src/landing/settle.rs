@@ -52,20 +52,28 @@ impl<'o> Settled<'o> {
         let store = self.overlay.store().clone();
         let kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
         let by_path = plan.by_path();
-        let mut pins = Pins::new(&store)?;
-        for (at, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep) {
+        let mut pins = Pins::new(self.overlay)?;
+        // Directories before what is in them.
+        let mut steps: Vec<_> = plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep).collect();
+        steps.sort_by(|a, b| a.1.path.cmp(&b.1.path));
+        for (at, step) in steps {
             let Some((dir, name)) = step.path.split_last() else { continue };
             // What is in a directory that is not there yet needs no word: the directory is pinned as missing.
             let Some(parent) = self.base.find(&dir).map_err(&look)?.filter(|n| n.kind == Kind::Dir) else { continue };
-            let stays = matches!(step.make, Make::Meta { .. }) || (step.expect.is_dir() && matches!(step.make, Make::Dir { .. }));
+            let stays = matches!(step.make, Make::Meta { .. })
+                || (step.expect.is_dir() && matches!(step.make, Make::Dir { .. }));
             match kept.get(&(at as u64)).and_then(|k| k.old.as_ref()) {
-                None => pins.name(&mut self.batch, parent.ino, name, Dentry::Whiteout { hid: Ino(0) }, &step.path)?,
+                None => {
+                    let nothing = Dentry::Whiteout { hid: Ino(0) };
+                    pins.name(&mut self.batch, parent.ino, name, nothing, &step.path, None)?;
+                }
                 // A file whose bytes stay is pinned afterwards, when it is known what it looks like then.
                 Some(old) if stays && old.seen.kind == Kind::File => {}
                 Some(old) => {
                     let seen = &old.seen;
                     let ino = self.base.number_of(seen.dev, Ino(seen.ino), seen.born).map_err(&look)?;
-                    let mut record = pin::record_of(ino, &step.path, old, None);
+                    let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
+                    let mut record = pin::record_of(ino, &step.path, old, nlink, None);
                     match seen.kind {
                         Kind::File => pins.became(seen, Became::Kept(old.version)),
                         Kind::Dir if !stays => {
@@ -74,9 +82,11 @@ impl<'o> Settled<'o> {
                         }
                         _ => {}
                     }
-                    pins.inode(&mut self.batch, ino, &record, &step.path)?;
-                    if !stays {
-                        pins.name(&mut self.batch, parent.ino, name, Dentry::Entry { ino, kind: seen.kind }, &step.path)?;
+                    if stays {
+                        pins.inode(&mut self.batch, ino, &record, &step.path)?;
+                    } else {
+                        let entry = Dentry::Entry { ino, kind: seen.kind };
+                        pins.name(&mut self.batch, parent.ino, name, entry, &step.path, Some((ino, &record)))?;
                     }
                 }
             }
@@ -98,7 +108,7 @@ impl<'o> Settled<'o> {
         let look = os("applied, but what it means cannot be read");
         let store = self.overlay.store().clone();
         let mut kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
-        let mut pins = Pins::new(&store)?;
+        let mut pins = Pins::new(self.overlay)?;
         let done: BTreeMap<usize, Option<Seen>> = outcome.done.iter().map(|made| (made.step, made.seen)).collect();
         for (at, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep) {
             let one = kept.remove(&(at as u64));
@@ -113,7 +123,9 @@ impl<'o> Settled<'o> {
             {
                 let ino = self.base.number_of(old.seen.dev, Ino(old.seen.ino), old.seen.born).map_err(&look)?;
                 pins.became(&old.seen, Became::Same(*made));
-                pins.inode(&mut self.batch, ino, &pin::record_of(ino, &step.path, old, Some(made)), &step.path)?;
+                let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
+                let record = pin::record_of(ino, &step.path, old, nlink, Some(made));
+                pins.inode(&mut self.batch, ino, &record, &step.path)?;
             }
             let one = Kept { step: at as u64, path: step.path.clone(), old, made: *made };
             keep::put(&mut self.batch, self.kept, &one);

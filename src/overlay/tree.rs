@@ -13,7 +13,7 @@ use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
 use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print};
 use crate::store::{Batch, Counter, Store, StoreError, Sync, Table as Tab, keys};
-use crate::types::{Attr, Epoch, Errno, Ino, Kind, Path, VersionId};
+use crate::types::{Attr, Epoch, Errno, Ino, Kind, Path, Time, VersionId};
 
 const SHARDS: usize = 16;
 
@@ -209,8 +209,26 @@ impl Overlay {
         if usable && !(known && self.is_another(ino, stat)?) {
             return Ok(ino);
         }
-        let born = stat.born.map_or(0, |b| b.as_nanos() as u64);
-        let key = keys::foreign(stat.dev, ino.0, born);
+        self.given(stat.dev, ino, stat.born)
+    }
+
+    /// The number of a base file as far as the log tells, whatever is in memory: no inode's lock is taken.
+    pub(crate) fn logged_number(&self, dev: u64, ino: Ino, born: Option<Time>) -> Result<Ino> {
+        if dev == self.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated() {
+            let other =
+                |o: &Origin| o.dev != dev || o.ino != ino.0 || (o.born.is_some() && born.is_some() && o.born != born);
+            let known = self.changed.read().contains(&ino);
+            if !known || !self.record(ino)?.and_then(|r| r.origin).is_some_and(|o| other(&o)) {
+                return Ok(ino);
+            }
+        }
+        self.given(dev, ino, born)
+    }
+
+    /// The number given to a base file that cannot have its own.
+    fn given(&self, dev: u64, ino: Ino, born: Option<Time>) -> Result<Ino> {
+        let born = born.map_or(0, |b| b.as_nanos() as u64);
+        let key = keys::foreign(dev, ino.0, born);
         let kv = &*self.store.kv;
         if let Some(bytes) = kv.get(Tab::Meta, &key).map_err(failed)? {
             let number = bytes.try_into().map(u64::from_le_bytes).map_err(|_| Errno::EIO)?;

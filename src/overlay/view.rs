@@ -16,10 +16,9 @@ use super::inode::{Bytes, Place, State};
 use super::tree::load_version;
 use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
-use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin};
+use crate::store::codec::{self, Content, Dentry, InodeRecord};
 use crate::store::data::read_full;
 use crate::store::lineage::{Lineage, Touched};
-use crate::store::{Table, keys};
 use crate::types::event::ContentRef;
 use crate::types::{Attr, Epoch, Errno, Ino, Kind, Name, Path, Range, Time, VersionId};
 
@@ -191,18 +190,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// When the log cannot be read.
     pub fn number_of(&self, dev: u64, ino: Ino, born: Option<Time>) -> Result<Ino> {
-        if dev == self.overlay.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated() {
-            let other =
-                |o: &Origin| o.dev != dev || o.ino != ino.0 || (o.born.is_some() && born.is_some() && o.born != born);
-            let known = self.overlay.changed.read().contains(&ino);
-            if !known || !self.inode(ino)?.and_then(|r| r.origin).is_some_and(|o| other(&o)) {
-                return Ok(ino);
-            }
-        }
-        let born = born.map_or(0, |b| b.as_nanos() as u64);
-        let kv = &*self.overlay.store.kv;
-        let given = kv.get(Table::Meta, &keys::foreign(dev, ino.0, born)).map_err(failed)?;
-        Ok(given.and_then(|v| v.try_into().ok()).map_or(ino, |v| Ino(u64::from_le_bytes(v))))
+        self.overlay.logged_number(dev, ino, born)
     }
 
     /// What the overlay has for a name, whatever the directory is.
