@@ -125,7 +125,16 @@ impl Commit<'_> {
                 (Expect::Is(old), None) if ready && self.resumed && takes_two(old.kind, new.kind) => {
                     self.put(&aside, &place, new.kind)?;
                 }
-                (Expect::Is(_), _) => return Err(conflict(now)),
+                (Expect::Is(old), _) => {
+                    // The old is out already, and somebody has replaced the new.
+                    if let Some(out) = out.filter(|out| self.is(old, &out.seen, false)) {
+                        match aside.remove(out.seen.kind) {
+                            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+                            Err(e) => return Err(e.into()),
+                        }
+                    }
+                    return Err(conflict(now));
+                }
             }
         }
         Err(refused(Errno::AGAIN))

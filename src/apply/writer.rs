@@ -274,3 +274,63 @@ impl Slot {
         rustix::fs::renameat(&self.dir, &*self.name, &to.dir, &*to.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn open(dir: &std::path::Path) -> Root {
+        Root::new(rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap())
+    }
+
+    #[test]
+    fn a_name_in_use_is_not_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for plain in [false, true] {
+            let root = if plain { open(dir.path()).without_rename_flags() } else { open(dir.path()) };
+            let slot = |name: &str| root.slot(&Path::new(name.as_bytes())).unwrap();
+            fs::write(path("a"), "a").unwrap();
+            fs::write(path("b"), "b").unwrap();
+            fs::create_dir(path("d")).unwrap();
+            fs::create_dir(path("empty")).unwrap();
+            let expected = if plain { Errno::INVAL } else { Errno::EXIST };
+            assert_eq!(slot("a").move_to_free(&slot("b")).unwrap_err(), expected);
+            assert_eq!(slot("a").put_at_free(&slot("b"), Kind::File).unwrap_err(), Errno::EXIST);
+            // rename(2) would replace an empty directory.
+            assert_eq!(slot("d").put_at_free(&slot("empty"), Kind::Dir).unwrap_err(), Errno::EXIST);
+            assert_eq!((fs::read(path("a")).unwrap(), fs::read(path("b")).unwrap()), (b"a".to_vec(), b"b".to_vec()));
+            slot("a").put_at_free(&slot("d/a"), Kind::File).unwrap();
+            slot("d").put_at_free(&slot("empty/d"), Kind::Dir).unwrap();
+            assert_eq!(fs::read(path("empty/d/a")).unwrap(), b"a");
+            assert_eq!(slot("b").make_file().unwrap_err(), Errno::EXIST);
+            assert_eq!(slot("empty").remove(Kind::Dir).unwrap_err(), Errno::NOTEMPTY);
+            fs::remove_dir_all(path("empty")).unwrap();
+        }
+    }
+
+    #[test]
+    fn never_leaves_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("in")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
+        std::os::unix::fs::symlink("in", dir.path().join("loop")).unwrap();
+        let root = open(dir.path());
+        let look = |path: &str| root.look(&Path::new(path.as_bytes()));
+        assert_eq!(look("out").unwrap().unwrap().seen.kind, Kind::Symlink);
+        assert_eq!(look("out/passwd").unwrap_err(), Errno::LOOP);
+        assert_eq!(look("loop/x").unwrap_err(), Errno::LOOP);
+        assert_eq!(look("../x").unwrap_err(), Errno::XDEV);
+        assert!(look("in/x").unwrap().is_none());
+    }
+
+    #[test]
+    fn device_numbers_are_those_of_the_kernel() {
+        for (major, minor) in [(1, 3), (259, 70_000), (0, 0), (4095, 0xf_ffff)] {
+            let dev = decode_dev(encode_dev(major, minor));
+            assert_eq!((rustix::fs::major(dev), rustix::fs::minor(dev)), (major, minor));
+        }
+    }
+}

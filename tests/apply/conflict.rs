@@ -412,6 +412,8 @@ fn what_comes_while_a_step_is_half_done_is_not_lost() {
     let outcome = in_the_middle(&f, vec![f.step("x", file(1))], |_| replace(&f.path("x"), "two"));
     assert!(matches!(outcome.conflicts[0].found, Found::Is(_)));
     assert_eq!(fs::read(f.path("x")).unwrap(), b"two");
+    assert_eq!(finish(&f), [] as [String; 0]);
+    f.is_over();
 
     // Half a change of metadata, and somebody makes another one.
     let f = Fixture::new();
@@ -530,4 +532,56 @@ fn what_cannot_be_kept_is_refused() {
     };
     assert_eq!(conflicts[0].found, Found::Refused(Errno::EACCES));
     f.must(vec![f.step("d/x", file(1)), f.step("d", Make::Dir { meta: meta(0o555, 9) })], &bytes());
+}
+
+/// Somebody puts a file at the path in the very moment. Whoever was first, his file is there in the end.
+#[test]
+fn nothing_that_comes_in_the_very_moment_is_lost() {
+    let _turn = turn();
+    let f = Fixture::new();
+    let (x, mine) = (f.path("x"), f.dir.path().join("mine"));
+    let mut lost_to_them = 0;
+    for round in 0..400u32 {
+        let (with_old, make) = match round % 3 {
+            0 => (true, file(1)),
+            1 => (true, Make::Remove),
+            _ => (false, file(1)),
+        };
+        let _ = fs::remove_file(&x);
+        if with_old {
+            fs::write(&x, "old").unwrap();
+        }
+        fs::write(&mine, "mine").unwrap();
+        let root = f.root();
+        let site = Site { store: &f.store, root: &root };
+        let plan = Plan { id: ID, steps: vec![f.step("x", make)] };
+        let prepared = apply::prepare(site, plan, &bytes(), &mut Kept::default(), &mut ()).unwrap();
+        let Prepared::Ready(ready) = prepared else { panic!("refused") };
+        // The step comes after the journal was synced: they meet somewhere around it.
+        let journal = f.journal();
+        let before = fs::metadata(&journal).map(|m| std::os::unix::fs::MetadataExt::ino(&m)).unwrap();
+        let (outcome, came) = std::thread::scope(|scope| {
+            let somebody = scope.spawn(|| {
+                while fs::metadata(&journal).is_ok_and(|m| std::os::unix::fs::MetadataExt::ino(&m) == before) {
+                    std::hint::spin_loop();
+                }
+                // While the directory of the journal is synced, and the first look is taken.
+                for _ in 0..round * 131 % 4001 * 8 {
+                    std::hint::spin_loop();
+                }
+                if with_old { fs::rename(&mine, &x) } else { fs::hard_link(&mine, &x) }
+            });
+            let outcome = ready.commit(&mut ()).unwrap();
+            (outcome, somebody.join().unwrap())
+        });
+        let found = fs::read(&x).unwrap();
+        match came {
+            Ok(()) => assert_eq!(found, b"mine", "round {round}: {outcome:?}"),
+            Err(_) => assert_eq!((&found[..], with_old), (&b"new"[..], false), "round {round}"),
+        }
+        lost_to_them += u32::from(!outcome.conflicts.is_empty());
+        assert_eq!(finish(&f), [] as [String; 0], "round {round}: {outcome:?}");
+        f.is_over();
+    }
+    println!("{lost_to_them} of 400 were conflicts");
 }
