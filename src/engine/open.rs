@@ -1,7 +1,7 @@
 //! Opening and closing files and directories: where it is decided how reads will be known.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use smallvec::smallvec;
@@ -97,7 +97,7 @@ impl Engine {
         opener: ActorId,
         content: crate::types::event::ContentRef,
     ) {
-        inode.opens.fetch_add(1, Ordering::AcqRel);
+        inode.opened();
         self.handles.add(Arc::new(Handle {
             id,
             inode,
@@ -156,7 +156,7 @@ impl Engine {
         let Some(handle) = self.handles.remove(handle, clock::monotonic_ns()) else { return };
         self.settle_handle(&handle);
         let inode = &handle.inode;
-        if inode.opens.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if inode.closed() {
             // Nothing to forget, but perhaps the last thing that kept a nameless file.
             self.overlay.forget(inode.ino, 0);
         }

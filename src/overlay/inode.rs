@@ -144,6 +144,16 @@ impl Inode {
         self.state.read().content_ref()
     }
 
+    /// Notes that something opened it: it stays in memory, and keeps its bytes, until that many times [`Inode::closed`] was called.
+    pub fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether that was the last one.
+    pub fn closed(&self) -> bool {
+        self.opens.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
     /// Whether something has it open.
     pub fn is_open(&self) -> bool {
         self.opens.load(Ordering::Acquire) > 0

@@ -1,0 +1,125 @@
+//! Time, without a mount: random operations mixed with snapshots, rewinds, undo, restarts and a forgetful kernel, against a reference that keeps a
+//! plain tree per point in time. After each of them every point must show exactly what was there, and two points must differ in exactly what they
+//! differ in.
+//!
+//! `REGENTFS_TIME_CASES` says how many sequences to run, `REGENTFS_TIME_SEED` runs those of one seed again. A sequence that fails is made shorter
+//! and printed.
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "model/mod.rs"]
+mod model;
+#[path = "time/mod.rs"]
+mod time;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::log::Log;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use regentfs::store::mem::MemKv;
+use time::live::Live;
+use time::op::{Op, sequence};
+use time::run::Run;
+use time::tree::Tree;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// A base that every sequence starts from: none may change it.
+struct World {
+    base: PathBuf,
+    tree: Tree,
+    before: common::tree::Tree,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let dir = common::scratch();
+        let base = dir.path().join("base");
+        std::fs::create_dir(&base).expect("create the base");
+        time::base::populate(&base);
+        let tree = time::base::read(&base);
+        let before = common::tree::read(&base);
+        World { base, tree, before, dir }
+    }
+
+    /// Runs one sequence; a failure comes with everything that was done.
+    fn run(&self, log: Log, ops: &[Op]) -> Result<(), String> {
+        let store = tempfile::tempdir_in(self.dir.path()).expect("a directory for the store");
+        let mut run = Run::new(Live::new(&self.base, &store.path().join("store"), log), &self.tree);
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            for op in ops {
+                run.step(op)?;
+            }
+            run.end()
+        }));
+        let why = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                format!("panic: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
+            }
+        };
+        Err(format!("{why}\nafter:\n{}", run.trace.join("\n")))
+    }
+}
+
+/// Leaves out of a sequence what it fails without, and says how it fails then. Cutting pieces out is quicker than what proptest does, for which
+/// each operation is a value to be made smaller.
+fn shorter(mut ops: Vec<Op>, fails: impl Fn(&[Op]) -> Option<String>) -> Option<String> {
+    let mut why = fails(&ops)?;
+    let mut piece = ops.len().div_ceil(2);
+    while piece > 0 {
+        let mut at = 0;
+        let before = ops.len();
+        while at < ops.len() {
+            let mut fewer = ops.clone();
+            fewer.drain(at..(at + piece).min(ops.len()));
+            match fails(&fewer) {
+                Some(text) => (why, ops) = (text, fewer),
+                None => at += piece,
+            }
+        }
+        if piece > 1 || ops.len() == before {
+            piece /= 2;
+        }
+    }
+    Some(why)
+}
+
+fn check(cases: u32, log: impl Fn() -> Log) {
+    let world = World::new();
+    let seed = number("REGENTFS_TIME_SEED").unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64);
+    let cases = number("REGENTFS_TIME_CASES").map_or(cases, |n| n as u32);
+    println!("REGENTFS_TIME_SEED={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    match runner.run(&sequence(), |ops| world.run(log(), &ops).map_err(TestCaseError::fail)) {
+        Ok(()) => {}
+        Err(TestError::Fail(why, ops)) => {
+            let why = shorter(ops, |ops| world.run(log(), ops).err()).unwrap_or_else(|| format!("{why}\n(not again)"));
+            panic!("REGENTFS_TIME_SEED={seed}: {why}");
+        }
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+    let (before, after) = (&world.before, common::tree::read(&world.base));
+    common::tree::assert_same(before, &after, &common::tree::View::exact(), "the base was changed");
+}
+
+#[test]
+fn time_with_the_log_in_memory() {
+    check(300, || Log::Memory(Arc::new(MemKv::new())));
+}
+
+#[test]
+fn time_with_the_log_on_disk() {
+    check(40, || Log::Disk);
+}
