@@ -30,13 +30,20 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("query", &["actors", "store", "types"]),
     ("merge", &[]),
     ("diff", &["base", "control", "merge", "overlay", "query", "store", "types"]),
-    ("control", &["diff", "engine", "fuse", "overlay", "query", "store", "types"]),
+    // It brings what apply knows nothing of together with what knows nothing of apply.
+    ("landing", &["apply", "merge", "overlay", "store", "timeline", "types"]),
+    (
+        "control",
+        &[
+            "apply", "clock", "diff", "engine", "fuse", "landing", "overlay", "query", "store", "timeline", "types",
+        ],
+    ),
     ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "types"]),
     (
         "cli",
         &[
-            "actors", "base", "clock", "control", "daemon", "diff", "engine", "fuse", "overlay", "query", "store",
-            "types",
+            "actors", "base", "clock", "control", "daemon", "diff", "engine", "fuse", "overlay", "query", "record",
+            "store", "timeline", "types",
         ],
     ),
 ];

@@ -19,6 +19,7 @@ pub mod hashing;
 pub mod inode;
 pub mod ops;
 pub mod path;
+mod release;
 pub mod restore;
 pub mod seal;
 pub mod transit;
@@ -158,7 +159,7 @@ impl Overlay {
         let root = Arc::new(Inode::root(&stat, root_record));
         let inodes = tree::Table::default();
         inodes.insert(root.clone());
-        Ok(Overlay {
+        let overlay = Overlay {
             store,
             base,
             journal,
@@ -175,7 +176,14 @@ impl Overlay {
             live_base,
             copied: Mutex::default(),
             graves: std::sync::OnceLock::new(),
-        })
+        };
+        if !read_only {
+            let gone = overlay.release().map_err(|e| StoreError::io("read", "what was applied")(std::io::Error::from_raw_os_error(e.0)))?;
+            if gone > 0 {
+                tracing::info!(files = gone, "what was applied has left the overlay");
+            }
+        }
+        Ok(overlay)
     }
 
     pub fn epoch(&self) -> Epoch {

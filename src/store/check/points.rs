@@ -26,6 +26,8 @@ struct Inside {
 pub(super) struct Tree<'f> {
     inodes: FxHashMap<Ino, &'f Facts>,
     names: BTreeMap<(Ino, &'f [u8]), Dentry>,
+    /// Names that say what the base had before an apply: they may be of directories that come into view later.
+    pinned: BTreeSet<(Ino, &'f [u8])>,
     /// How many names say that an inode is of a type.
     links: FxHashMap<Ino, SmallVec<[(Kind, u64); 1]>>,
     inside: FxHashMap<Ino, Inside>,
@@ -47,7 +49,7 @@ impl<'f> Tree<'f> {
     }
 
     /// Goes on by an epoch. Adds the inodes about which something may be different.
-    fn apply(&mut self, changes: &'f Changes, dirty: &mut BTreeSet<Ino>) {
+    fn apply(&mut self, epoch: Epoch, changes: &'f Changes, dirty: &mut BTreeSet<Ino>) {
         for (&ino, state) in &changes.inodes {
             dirty.insert(ino);
             if let Some(old) = self.inodes.remove(&ino)
@@ -63,6 +65,11 @@ impl<'f> Tree<'f> {
         }
         for ((dir, name), state) in &changes.names {
             let key = (*dir, &**name);
+            if epoch == Epoch::BASE {
+                self.pinned.insert(key);
+            } else {
+                self.pinned.remove(&key);
+            }
             let was = match state.value {
                 Some(dentry) => self.names.insert(key, dentry),
                 None => self.names.remove(&key),
@@ -101,6 +108,19 @@ impl<'f> Tree<'f> {
         }
     }
 
+    /// Whether a name is of a directory that is not there at this point, and tells what the base had in it later.
+    fn is_hidden(&self, dir: Ino, name: &[u8]) -> bool {
+        self.facts(dir).is_none_or(|f| f.nlink == 0) && self.pinned.contains(&(dir, name))
+    }
+
+    /// Whether a directory that is not there has names that nothing explains.
+    fn has_stray(&self, dir: Ino, entries_only: bool) -> bool {
+        self.names
+            .range((dir, &b""[..])..)
+            .take_while(|((of, _), _)| *of == dir)
+            .any(|((_, name), d)| !self.is_hidden(dir, name) && (!entries_only || matches!(d, Dentry::Entry { .. })))
+    }
+
     /// What is wrong with one inode and its names.
     fn judge(&self, ino: Ino, shown: &Names<'_, 'f>, wrong: &mut Vec<String>) {
         let facts = self.facts(ino);
@@ -119,10 +139,13 @@ impl<'f> Tree<'f> {
         let is_entry = |d: &Dentry| matches!(d, Dentry::Entry { .. });
         let why: Option<(&str, &dyn Fn(&Dentry) -> bool)> = match facts {
             _ if inside.entries + inside.whiteouts == 0 => None,
+            None if !self.has_stray(ino, false) => None,
             None => Some(("the directory has no record", &|_| true)),
             Some(f) if f.kind != Kind::Dir => Some(("that is no directory", &|_| true)),
             // The whiteouts of a removed directory of the base stay: they tell what went with it.
-            Some(f) if f.nlink == 0 && inside.entries > 0 => Some(("the directory is deleted", &is_entry)),
+            Some(f) if f.nlink == 0 && inside.entries > 0 && self.has_stray(ino, true) => {
+                Some(("the directory is deleted", &is_entry))
+            }
             Some(f) if f.born && ino != Ino::ROOT && inside.whiteouts > 0 => {
                 Some(("a whiteout covers nothing, the directory is not in the base", &|d| !is_entry(d)))
             }
@@ -132,7 +155,10 @@ impl<'f> Tree<'f> {
             wrong.push(format!("{}: {why}", shown.in_directory(ino, which)));
         }
         if let Some(facts) = facts.filter(|_| ino != Ino::ROOT) {
-            let has = links.iter().map(|(_, n)| n).sum();
+            let mut has: u64 = links.iter().map(|(_, n)| n).sum();
+            if has > u64::from(facts.nlink) {
+                has = links.iter().map(|(kind, _)| shown.of(ino, *kind).count() as u64).sum();
+            }
             self.links(ino, facts, has, inside.dirs, wrong);
         }
     }
@@ -185,7 +211,9 @@ impl<'t, 'f> Names<'t, 'f> {
         let by_inode = self.by_inode.get_or_init(|| {
             let mut found: FxHashMap<Ino, Vec<_>> = FxHashMap::default();
             for (dir, name, dentry) in self.tree.names() {
-                if let Dentry::Entry { ino, kind } = dentry {
+                if let Dentry::Entry { ino, kind } = dentry
+                    && !self.tree.is_hidden(dir, name)
+                {
                     found.entry(ino).or_default().push((dir, name, kind));
                 }
             }
@@ -228,13 +256,13 @@ impl Check<'_> {
             for at in found.ancestors(timeline) {
                 // Judged where it is their own.
                 let states = found.changes.range((at.timeline, Epoch::BASE)..=(at.timeline, at.epoch));
-                states.for_each(|(_, changes)| tree.apply(changes, &mut BTreeSet::new()));
+                states.for_each(|(&(_, epoch), changes)| tree.apply(epoch, changes, &mut BTreeSet::new()));
             }
             let mut next = Epoch::BASE;
             for (epoch, when) in points {
                 let mut dirty = BTreeSet::new();
-                for (_, changes) in found.changes.range((timeline, next)..=(timeline, epoch)) {
-                    tree.apply(changes, &mut dirty);
+                for (&(_, of), changes) in found.changes.range((timeline, next)..=(timeline, epoch)) {
+                    tree.apply(of, changes, &mut dirty);
                 }
                 next = Epoch(epoch.0.saturating_add(1));
                 let names = Names::new(&tree);
