@@ -22,6 +22,12 @@ fn chunks_for(len: u64) -> u64 {
 }
 
 impl Version {
+    /// One that lies over nothing.
+    pub(crate) fn whole(id: VersionId, record: VersionRecord, stamp: u64) -> Version {
+        let (own, below) = (Chunks::default(), Arc::default());
+        Version { id, record, own, stamp, below, depth: 0, ragged: false, trashed: false }
+    }
+
     /// From `offset` on: whether the bytes are the version's own, and where that changes.
     fn piece_at(&self, offset: u64) -> (bool, u64) {
         if offset >= self.record.limit {

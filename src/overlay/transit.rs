@@ -9,21 +9,24 @@ use std::sync::atomic::Ordering;
 
 use rustc_hash::FxHashMap;
 
-use super::inode::{Bytes, State};
+use super::inode::{Bytes, State, Version};
+use super::places::{Place, Places};
 use super::tree::{load_version, print};
 use super::view::View;
 use super::{Ctx, Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
-use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin};
+use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, VersionRecord};
 use crate::store::lineage::{Lineage, Touched};
 use crate::store::{Batch, Table, keys};
-use crate::types::{Errno, Ino, Kind, Name, Note, Path};
+use crate::types::{Errno, Ino, Kind, Name, Note, Path, VersionId};
 
 /// What will be different.
 #[derive(Default, Debug)]
 pub struct Plan {
     pub(super) inodes: BTreeMap<Ino, InodeChange>,
     pub(super) names: BTreeMap<(Ino, Name), NameChange>,
+    /// Versions that are new with it; their bytes are written already, and are all their own.
+    pub(super) versions: BTreeMap<VersionId, VersionRecord>,
     /// Files that are open: who has them open keeps the old number, and the old bytes.
     pub kept: Vec<Kept>,
 }
@@ -120,13 +123,13 @@ impl Overlay {
             }
         }
         let view = View::new(self, target.clone());
-        self.renumber(&mut plan, &[&view])?;
+        self.renumber(&mut plan, &Places::new(&view))?;
         Ok(plan)
     }
 
     /// Gives files that are open and would change their bytes a new number.
-    /// `views` are states in which its names may be found.
-    pub(super) fn renumber(&self, plan: &mut Plan, views: &[&View<'_>]) -> Result<()> {
+    /// `places` tells what names they have, where the plan does not.
+    pub(super) fn renumber(&self, plan: &mut Plan, places: &Places<'_, '_>) -> Result<()> {
         let open: Vec<Ino> = plan.inodes.keys().copied().filter(|&ino| self.is_open_file(ino)).collect();
         for ino in open {
             let (Some(inode), Some(change)) = (self.inode(ino), plan.inodes.get(&ino).cloned()) else { continue };
@@ -134,25 +137,18 @@ impl Overlay {
             if self.has_content(&inode, &record) {
                 continue;
             }
-            let mut found = None;
-            for view in views {
-                let names = self.names_in(plan, view, ino, &change.path)?;
-                if !names.is_empty() {
-                    found = Some((*view, names));
-                    break;
-                }
-            }
-            let Some((view, names)) = found else {
+            let names = self.names_in(plan, places, ino, record.origin.as_ref().map(|o| &o.path))?;
+            if names.is_empty() {
                 // Nobody can say where it is: then it changes under its number, as a write would do it.
                 tracing::warn!(path = %change.path, "an open file is changed in place");
                 continue;
-            };
+            }
             let new = self.allocate()?;
             let mut record = record;
             record.attr.ino = new;
             record.attr.nlink = names.len() as u32;
-            for (dir, name, path) in names {
-                self.record_dir(plan, view, dir, &path)?;
+            for (Place { dir, name, base_dir }, path) in names {
+                self.record_dir(plan, dir, &path, base_dir.as_ref())?;
                 let now = match plan.names.get(&(dir, name.clone())) {
                     Some(change) => change.now,
                     None => self.lineage().dentry(&*self.store.kv, dir, &name).map_err(failed)?,
@@ -216,44 +212,53 @@ impl Overlay {
     }
 
     /// The names that an inode will have.
-    fn names_in(&self, plan: &Plan, view: &View<'_>, ino: Ino, hint: &Path) -> Result<Vec<(Ino, Name, Path)>> {
-        let is_it = |then: &Option<Dentry>| matches!(then, Some(Dentry::Entry { ino: to, .. }) if *to == ino);
-        let mut names: Vec<(Ino, Name, Path)> = plan
-            .names
-            .iter()
-            .filter(|(_, change)| is_it(&change.then))
-            .map(|((dir, name), change)| (*dir, name.clone(), change.path.clone()))
-            .collect();
-        let mut add = |path: &Path| -> Result<()> {
-            let Some((dir, name)) = path.split_last() else { return Ok(()) };
-            let Some(parent) = view.find(&dir)? else { return Ok(()) };
-            if parent.kind == Kind::Dir
-                && view.child(&parent, name)?.is_some_and(|n| n.ino == ino)
-                && !names.iter().any(|(d, n, _)| *d == parent.ino && **n == *name)
+    fn names_in(
+        &self,
+        plan: &Plan,
+        places: &Places<'_, '_>,
+        ino: Ino,
+        base_path: Option<&Path>,
+    ) -> Result<Vec<(Place, Path)>> {
+        let mut names = Vec::new();
+        for ((dir, name), change) in &plan.names {
+            let base_dir = match change.then {
+                Some(Dentry::Entry { ino: to, .. }) if to == ino => None,
+                Some(Dentry::Entry { .. } | Dentry::Whiteout { .. }) => continue,
+                // Then the base decides, in a directory that shows it.
+                None => match self.plan_shows(plan, *dir, name)? {
+                    Some((shown, base_dir)) if shown == ino => Some(base_dir),
+                    Some(_) | None => continue,
+                },
+            };
+            names.push((Place { dir: *dir, name: name.clone(), base_dir }, change.path.clone()));
+        }
+        for place in places.names(ino, base_path)? {
+            if !plan.names.contains_key(&(place.dir, place.name.clone()))
+                && let Some(path) = places.path_at(&place)?
             {
-                names.push((parent.ino, name.into(), path.clone()));
-            }
-            Ok(())
-        };
-        add(hint)?;
-        let links = view.by_number(ino)?.map_or(0, |n| n.attr.nlink);
-        if names.len() < links.max(1) as usize {
-            // Hard links, or a directory above was renamed: everything that was ever changed is looked at.
-            for path in View::base(self).candidates(view, &|_| false)? {
-                let Some((dir, name)) = path.split_last() else { continue };
-                let Some(parent) = view.find(&dir)?.filter(|p| p.kind == Kind::Dir) else { continue };
-                let is_new = !names.iter().any(|(d, n, _)| *d == parent.ino && **n == *name);
-                if is_new && view.child(&parent, name)?.is_some_and(|n| n.ino == ino) {
-                    names.push((parent.ino, name.into(), path.clone()));
-                }
+                names.push((place, path));
             }
         }
         Ok(names)
     }
 
+    /// The number of what the base has under a name of a directory as it will be, and where the directory is in the base.
+    pub(super) fn plan_shows(&self, plan: &Plan, dir: Ino, name: &[u8]) -> Result<Option<(Ino, Path)>> {
+        // One that will be as in the base shows what its record, which it has until then, names.
+        let record = match plan.inodes.get(&dir).and_then(|change| change.then.clone()) {
+            Some(record) if record.attr.nlink == 0 => None,
+            Some(record) => Some(record),
+            None => self.record(dir)?,
+        };
+        let Some(shown) = record.filter(|r| !r.opaque).and_then(|r| r.origin).map(|o| o.path) else { return Ok(None) };
+        match super::view::present(self.base.stat(&shown, name))? {
+            Some(stat) => Ok(Some((self.number(&stat)?, shown))),
+            None => Ok(None),
+        }
+    }
+
     /// A directory that gets an entry needs a record, or nobody looks for its entries.
-    fn record_dir(&self, plan: &mut Plan, view: &View<'_>, dir: Ino, below: &Path) -> Result<()> {
-        let path = below.split_last().map_or_else(Path::root, |(dir, _)| dir);
+    fn record_dir(&self, plan: &mut Plan, dir: Ino, below: &Path, base_path: Option<&Path>) -> Result<()> {
         let has = match plan.inodes.get(&dir) {
             Some(change) => change.then.as_ref().is_some_and(|r| r.attr.nlink > 0),
             None => self.record(dir)?.is_some_and(|r| r.attr.nlink > 0),
@@ -261,9 +266,12 @@ impl Overlay {
         if has {
             return Ok(());
         }
-        let node = view.find(&path)?.filter(|n| n.ino == dir).ok_or(Errno::ESTALE)?;
-        let origin = node.origin_path().cloned().ok_or(Errno::ESTALE)?;
-        let stat = if dir == Ino::ROOT { self.base.root()? } else { self.base.stat_path(&origin)? };
+        let path = below.split_last().map_or_else(Path::root, |(dir, _)| dir);
+        let origin = if dir == Ino::ROOT { Path::root() } else { base_path.cloned().ok_or(Errno::ESTALE)? };
+        let stat = self.base.stat_path(&origin)?;
+        if dir != Ino::ROOT && self.number(&stat)? != dir {
+            return Err(Errno::ESTALE);
+        }
         plan.inodes.insert(dir, InodeChange { path, then: Some(record_of(dir, &stat, &origin)) });
         Ok(())
     }
@@ -358,6 +366,9 @@ impl Overlay {
             batch.put(Table::Tree, &keys::dentry(timeline, *dir, name, epoch), &value);
             batch.put(Table::Tree, &keys::touched_name(timeline, epoch, *dir, name), change.path.as_bytes());
         }
+        for (&id, record) in &plan.versions {
+            self.put_version(batch, id, &VersionRecord { epoch, ..*record });
+        }
     }
 
     /// What the inodes in memory will be.
@@ -367,9 +378,10 @@ impl Overlay {
             let Some(inode) = self.inode(ino) else { continue };
             let record = self.restored(&inode, change.then.as_ref())?;
             let content = match record.as_ref().map(|r| r.content) {
-                Some(Content::Version { id, stamp }) => {
-                    Bytes::Version(Box::new(load_version(&self.store, id, stamp).map_err(failed)?))
-                }
+                Some(Content::Version { id, stamp }) => Bytes::Version(Box::new(match plan.versions.get(&id) {
+                    Some(record) => Version::whole(id, VersionRecord { epoch: self.epoch(), ..*record }, stamp),
+                    None => load_version(&self.store, id, stamp).map_err(failed)?,
+                })),
                 Some(Content::Base) => Bytes::Base,
                 Some(Content::None) | None => Bytes::None,
             };
@@ -414,9 +426,13 @@ impl Overlay {
                     super::ops::set_entry(&mut state, name, change.then);
                 }
             }
-            if let Some(Dentry::Entry { ino, .. }) = change.then
-                && let Some(inode) = self.inode(ino)
-            {
+            let stands_for = match (change.then, change.now) {
+                (Some(Dentry::Entry { ino, .. }), _) => Some(ino),
+                // What the base has there shows again.
+                (None, Some(Dentry::Whiteout { hid })) => plan.inodes.contains_key(&hid).then_some(hid),
+                _ => None,
+            };
+            if let Some(inode) = stands_for.and_then(|ino| self.inode(ino)) {
                 let mut state = inode.state.write();
                 state.place.parent = *dir;
                 state.place.name = name.clone();

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
 use rustix::io::Errno as Os;
 
 use super::extents::{Extents, Source};
@@ -18,7 +17,7 @@ use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
 use crate::store::codec::{self, Content, Dentry, InodeRecord};
 use crate::store::data::read_full;
-use crate::store::lineage::{Lineage, Touched};
+use crate::store::lineage::Lineage;
 use crate::types::event::ContentRef;
 use crate::types::{Attr, Epoch, Errno, Ino, Kind, Name, Path, Range, Time, VersionId};
 
@@ -51,7 +50,7 @@ pub struct View<'a> {
 }
 
 /// What is not there is no error: it may have vanished while we look.
-fn present<T>(result: Result<T, Os>) -> Result<Option<T>> {
+pub(super) fn present<T>(result: Result<T, Os>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Os::NOENT | Os::NOTDIR | Os::LOOP) => Ok(None),
@@ -251,89 +250,6 @@ impl<'a> View<'a> {
             }
         }
         Ok(Some(at))
-    }
-
-    /// The paths at which this view and another may differ: everything that does is at or, in a directory that was moved, below one
-    /// of them. `skip` names directories that are left out of the search for further names of files with several.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
-    pub fn candidates(&self, other: &View<'_>, skip: &dyn Fn(&[u8]) -> bool) -> Result<BTreeSet<Path>> {
-        let kv = &*self.overlay.store.kv;
-        let mut paths = BTreeSet::new();
-        let mut inodes = FxHashSet::default();
-        Lineage::touched(kv, &self.lineage, &other.lineage, &mut |touched| match touched {
-            Touched::Inode { ino, path } => {
-                paths.insert(path);
-                inodes.insert(ino);
-            }
-            Touched::Name { path, .. } => {
-                paths.insert(path);
-            }
-        })
-        .map_err(failed)?;
-        self.other_names(other, &inodes, skip, &mut paths)?;
-        Ok(paths)
-    }
-
-    /// Adds the other names of changed files that have several. Costs a walk over the base where one of them is of the base.
-    fn other_names(
-        &self,
-        other: &View<'_>,
-        inodes: &FxHashSet<Ino>,
-        skip: &dyn Fn(&[u8]) -> bool,
-        paths: &mut BTreeSet<Path>,
-    ) -> Result<()> {
-        let (mut of_base, mut linked) = (FxHashSet::default(), FxHashSet::default());
-        for view in [self, other] {
-            for &ino in inodes {
-                let Some(record) = view.inode(ino)?.filter(|r| r.attr.kind != Kind::Dir) else { continue };
-                if record.attr.nlink > 1 {
-                    linked.insert(ino);
-                }
-                let Some(origin) = record.origin else { continue };
-                let stat = present(self.overlay.base.stat_path(&origin.path))?;
-                if stat.is_some_and(|s| s.attr.nlink > 1 && s.attr.ino.0 == origin.ino) {
-                    of_base.insert(origin.ino);
-                    linked.insert(ino);
-                }
-            }
-        }
-        let mut dirs = if of_base.is_empty() { Vec::new() } else { vec![Path::root()] };
-        while let Some(dir) = dirs.pop() {
-            // A directory that cannot be listed is reported by the comparison, if it comes that far.
-            for entry in self.overlay.base.list(&dir).unwrap_or_default() {
-                let path = dir.join(&entry.name);
-                match entry.kind {
-                    Some(Kind::Dir) if !skip(&entry.name) => dirs.push(path),
-                    _ if of_base.contains(&entry.ino) => {
-                        paths.insert(path);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        if linked.is_empty() {
-            return Ok(());
-        }
-        // Names that were given in the overlay: every one of them was once a change.
-        let (kv, nothing) = (&*self.overlay.store.kv, Lineage::base());
-        for view in [self, other] {
-            let mut names = Vec::new();
-            Lineage::touched(kv, &nothing, &view.lineage, &mut |touched| {
-                if let Touched::Name { dir, name, path } = touched {
-                    names.push((dir, name, path));
-                }
-            })
-            .map_err(failed)?;
-            for (dir, name, path) in names {
-                let dentry = view.lineage.dentry(kv, dir, &name).map_err(failed)?;
-                if matches!(dentry, Some(Dentry::Entry { ino, .. }) if linked.contains(&ino)) {
-                    paths.insert(path);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Opens a regular file for reading.

@@ -1,27 +1,34 @@
 //! Going through two views side by side, only where they may differ.
+//!
+//! The index of changes has the path that each change had when it happened. A directory above may have been moved since, even away and back;
+//! so a directory whose own name was touched is gone through as a whole. Every path in the index is right as far down as the first such name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Result;
-use super::view::{Node, View};
-use crate::types::{Kind, Name, Path};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::places::{Places, base_links};
+use super::view::{Node, View, present};
+use super::{Result, failed};
+use crate::store::codec::Origin;
+use crate::store::lineage::{Lineage, Touched};
+use crate::types::{Ino, Kind, Name, Path};
 
 /// Paths as a tree.
 #[derive(Default)]
 pub struct Trie {
     below: BTreeMap<Name, Trie>,
+    /// The name itself was touched: what is below it may have changed while it was elsewhere.
+    named: bool,
 }
 
 impl Trie {
-    pub fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Trie {
-        let mut root = Trie::default();
-        for path in paths {
-            let mut at = &mut root;
-            for name in path.components() {
-                at = at.below.entry(name.into()).or_default();
-            }
+    fn add(&mut self, path: &Path) -> &mut Trie {
+        let mut at = self;
+        for name in path.components() {
+            at = at.below.entry(name.into()).or_default();
         }
-        root
+        at
     }
 }
 
@@ -37,16 +44,21 @@ pub enum Part<'t> {
 impl<'t> Part<'t> {
     /// What may differ in two directories of which this is known so far.
     pub fn of(self, old: Option<&Node>, new: Option<&Node>) -> Part<'t> {
-        match (old, new) {
-            (Some(old), Some(new)) if old.ino == new.ino && old.shows() == new.shows() => self,
+        match (self, old, new) {
+            (Part::These(trie), Some(old), Some(new))
+                if !trie.named && old.ino == new.ino && old.shows() == new.shows() =>
+            {
+                self
+            }
             _ => Part::All,
         }
     }
 
-    pub fn below(self, name: &[u8]) -> Part<'t> {
+    /// What may differ at a name; `None` when nothing does.
+    pub fn at(self, name: &[u8]) -> Option<Part<'t>> {
         match self {
-            Part::These(trie) => trie.below.get(name).map_or(Part::All, Part::These),
-            Part::All => Part::All,
+            Part::These(trie) => trie.below.get(name).map(Part::These),
+            Part::All => Some(Part::All),
         }
     }
 
@@ -89,8 +101,7 @@ pub fn walk(
     enters: &dyn Fn(&Path) -> bool,
     visit: &mut dyn FnMut(Path, Met),
 ) -> Result<()> {
-    let candidates = from.candidates(to, skip)?;
-    let trie = Trie::of(&candidates);
+    let trie = from.candidates(to, skip)?;
     let mut dirs = vec![(Path::root(), Some(from.root()?), Some(to.root()?), Part::These(&trie))];
     while let Some((path, old, new, part)) = dirs.pop() {
         let part = part.of(old.as_ref(), new.as_ref());
@@ -117,11 +128,81 @@ pub fn walk(
             };
             let dir = |node: &Option<Node>| node.clone().filter(|n| n.kind == Kind::Dir);
             let (old_dir, new_dir) = (dir(&old), dir(&new));
-            if (old_dir.is_some() || new_dir.is_some()) && enters(&below) {
-                dirs.push((below.clone(), old_dir, new_dir, part.below(name)));
+            if (old_dir.is_some() || new_dir.is_some())
+                && enters(&below)
+                && let Some(part) = part.at(name)
+            {
+                dirs.push((below.clone(), old_dir, new_dir, part));
             }
             visit(below, Met::Pair(old, new));
         }
     }
     Ok(())
+}
+
+impl View<'_> {
+    /// The paths at which this view and another may differ: everything that does is at or, in a directory that was moved, below one
+    /// of them. `skip` names directories that are left out of the search for further names of files with several.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn candidates(&self, other: &View<'_>, skip: &dyn Fn(&[u8]) -> bool) -> Result<Trie> {
+        let kv = &*self.overlay().store.kv;
+        let mut trie = Trie::default();
+        let mut inodes = FxHashSet::default();
+        Lineage::touched(kv, self.lineage(), other.lineage(), &mut |touched| match touched {
+            Touched::Inode { ino, path } => {
+                trie.add(&path);
+                inodes.insert(ino);
+            }
+            Touched::Name { path, .. } => trie.add(&path).named = true,
+        })
+        .map_err(failed)?;
+        self.other_names(other, &inodes, skip, &mut trie)?;
+        Ok(trie)
+    }
+
+    /// Adds the other names of changed files that have several. Costs a walk over the base where one of them is of the base.
+    fn other_names(
+        &self,
+        other: &View<'_>,
+        inodes: &FxHashSet<Ino>,
+        skip: &dyn Fn(&[u8]) -> bool,
+        trie: &mut Trie,
+    ) -> Result<()> {
+        let overlay = self.overlay();
+        let (mut of_base, mut linked) = (FxHashSet::default(), FxHashMap::default());
+        for view in [self, other] {
+            for &ino in inodes {
+                let Some(record) = view.inode(ino)?.filter(|r| r.attr.kind != Kind::Dir) else { continue };
+                let origin = record.origin.as_ref();
+                let stat = origin.map(|o| present(overlay.base.stat_path(&o.path))).transpose()?.flatten();
+                let several = |o: &&Origin| stat.is_some_and(|s| s.attr.nlink > 1 && s.attr.ino.0 == o.ino);
+                let linked_in_base = origin.filter(several);
+                of_base.extend(linked_in_base.map(|o| o.ino));
+                if record.attr.nlink > 1 || linked_in_base.is_some() {
+                    linked.insert(ino, origin.map(|o| o.path.clone()));
+                }
+            }
+        }
+        if linked.is_empty() {
+            return Ok(());
+        }
+        let links = match of_base.is_empty() {
+            true => FxHashMap::default(),
+            false => base_links(self, &|ino| of_base.contains(&ino), skip)?,
+        };
+        for view in [self, other] {
+            let places = Places::new(view);
+            places.know_links(links.clone());
+            for (&ino, base_path) in &linked {
+                for place in places.names(ino, base_path.as_ref())? {
+                    if let Some(path) = places.path_at(&place)? {
+                        trie.add(&path);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -13,7 +13,7 @@ use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Snapshot, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Counter, StoreError};
-use crate::types::{At, Errno, Ino, Note, Op, Path};
+use crate::types::{At, Errno, Ino, Kind, Note, Op, Path};
 
 /// Why an operation did not happen. Then everything is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -186,13 +186,32 @@ impl Machine {
             for path in paths {
                 let is_there =
                     |v: &View<'_>| v.find(path).map(|n| n.is_some()).map_err(os("cannot look at that state"));
-                if !is_there(&view)? && !is_there(&View::now(&self.overlay))? {
+                let (was, is) = (is_there(&view)?, is_there(&View::now(&self.overlay))?);
+                if !was && !is {
                     return Err(TimeError::Refused(format!("{path} is neither there now nor was it then")));
+                }
+                if was && !is {
+                    self.nothing_above(path, paths)?;
                 }
             }
             self.overlay.plan_paths(&view, paths, ctx)
         };
         plan.map_err(os("cannot look at that state"))
+    }
+
+    /// Refuses to bring a path back under something that is no directory now, unless that goes with it.
+    fn nothing_above(&self, path: &Path, paths: &[Path]) -> Result<()> {
+        let now = View::now(&self.overlay);
+        let mut at = path.clone();
+        while let Some((dir, _)) = at.split_last() {
+            let node = now.find(&dir).map_err(os("cannot look at that state"))?;
+            if node.is_some_and(|n| n.kind != Kind::Dir) && !paths.iter().any(|p| dir.is_below(p)) {
+                let text = format!("{dir} is in the way of {path}: it is no directory now; bring it back as well");
+                return Err(TimeError::Refused(text));
+            }
+            at = dir;
+        }
+        Ok(())
     }
 
     /// Carries a plan out in one batch with the seal behind it and the operation's record. With the gate closed.

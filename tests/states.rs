@@ -1,0 +1,6 @@
+//! Bringing single paths back, and merging timelines: on an overlay without a mount.
+
+#[path = "states/paths.rs"]
+mod paths;
+#[path = "states/scene.rs"]
+mod scene;
