@@ -12,7 +12,7 @@ use crate::base::DirBase;
 use crate::clock;
 use crate::control::client::Client;
 use crate::control::protocol::{Done, Failure, FromRow, Request, Row, SnapshotsFilter, dispatch};
-use crate::control::time::Mover;
+use crate::control::time::{self as moves, Mover};
 use crate::daemon::mounts;
 use crate::overlay::{Ctx, Overlay};
 use crate::query::time;
@@ -30,14 +30,23 @@ pub struct Offline {
 }
 
 impl Offline {
+    /// Finishes an apply that was interrupted, before anybody looks.
+    fn finish_apply(&self) -> Result<()> {
+        moves::resume(&self.machine, &self.ctx()).map_err(|failure| anyhow!("{failure}"))
+    }
+
+    fn ctx(&self) -> Ctx {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        // Nothing is mounted, so no process is known by a number: these events are regentfs's own.
+        Ctx { actor: ActorId::KERNEL, uid, gid, now: clock::now(), epoch: self.overlay.epoch() }
+    }
+
     /// Answers as the daemon of a mount would.
     fn answer(&self, request: &Request, sink: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<Done, Failure> {
         if !request.moves() {
             return dispatch(request, &self.overlay, &self.store, sink);
         }
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        // Nothing is mounted, so no process is known by a number: these events are regentfs's own.
-        let ctx = Ctx { actor: ActorId::KERNEL, uid, gid, now: clock::now(), epoch: self.overlay.epoch() };
+        let ctx = self.ctx();
         Mover { machine: &self.machine, ctx, mapped: Vec::new(), users: &|_| Vec::new() }.answer(request, sink)
     }
 }
@@ -60,7 +69,9 @@ impl Source {
         let record = Arc::new(Record::open(store.clone())?);
         let overlay = Arc::new(Overlay::open(store.clone(), Arc::new(base), record, false)?);
         let machine = Machine::new(overlay.clone(), Arc::new(Gate::default()));
-        Ok(Source::Offline(Box::new(Offline { store, overlay, machine })))
+        let offline = Offline { store, overlay, machine };
+        offline.finish_apply()?;
+        Ok(Source::Offline(Box::new(offline)))
     }
 
     pub fn is_daemon(&self) -> bool {

@@ -57,6 +57,16 @@ fn os(what: &str) -> impl Fn(crate::types::Errno) -> Failure {
     move |errno| Failure::new(format!("{what}: {errno}"))
 }
 
+/// Finishes an apply that was interrupted.
+///
+/// # Errors
+/// When it cannot be finished now.
+pub fn resume(machine: &Machine, ctx: &Ctx) -> Result<(), Failure> {
+    let fd = machine.overlay().base().descriptor().map_err(|e| os("cannot open the repository")(e.into()))?;
+    let root = Root::new(fd);
+    Ok(Landing { machine, root: &root, others: Vec::new() }.resume(ctx, &mut ())?)
+}
+
 /// What a user's text stands for.
 pub(crate) fn place(overlay: &Overlay, text: &str) -> Result<(Place, Names), Failure> {
     let names = Names::load(overlay.store(), overlay.timeline())?;

@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{getegid, geteuid};
+
 use crate::base::{Base, DirBase};
 use crate::clock;
 use crate::control::server::{self, Served};
-use crate::engine::{Config, Engine, Mode};
+use crate::control::time;
+use crate::engine::{Caller, Config, Engine, Mode};
 use crate::fuse::mount::{self, Unmount};
 use crate::fuse::session::{Session, SessionError};
 use crate::store::format::Owner;
@@ -47,6 +50,8 @@ pub enum DaemonError {
     Session(#[from] SessionError),
     #[error("cannot open the control socket in {path}: {source}", path = .path.display())]
     Control { path: PathBuf, source: std::io::Error },
+    #[error("an apply was interrupted and cannot be finished: {0}")]
+    Apply(String),
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
 }
@@ -75,6 +80,11 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     let connector = std::env::var_os("REGENTFS_NO_CONNECTOR").is_none();
     let config = Config { mode: mounting.mode, live_base: mounting.is_elsewhere(), connector };
     let engine = Engine::start(store, base, &config)?;
+    let ours = Caller { tid: std::process::id(), uid: geteuid().as_raw(), gid: getegid().as_raw() };
+    if let Err(failure) = time::resume(engine.machine(), &engine.ctx_for(ours)) {
+        engine.stop();
+        return Err(DaemonError::Apply(failure.message));
+    }
     let up = || -> Result<Session, DaemonError> {
         let session = Session::start(&engine, &mounting.repo, &mounting.mountpoint, mounting.is_elsewhere())?;
         read_ahead(&mounting.mountpoint);

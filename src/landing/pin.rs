@@ -15,7 +15,7 @@ use crate::apply::Seen;
 use crate::overlay::Overlay;
 use crate::overlay::extents::{Extents, Source};
 use crate::overlay::view::View;
-use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, Print};
+use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, Print, Xattrs};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Result, Store, StoreError, Table, history, keys};
 use crate::types::{At, Attr, Epoch, Ino, Kind, Name, Path, Timeline, VersionId};
@@ -34,6 +34,14 @@ pub(super) enum Became {
     Gone,
 }
 
+/// What became of a base file, and what of it a state may have left to the base.
+#[derive(Clone, Debug)]
+struct Fate {
+    became: Became,
+    xattrs: Option<Xattrs>,
+    target: Option<Box<[u8]>>,
+}
+
 /// The states of the past that are to be written anew.
 pub(super) struct Pins<'s> {
     overlay: &'s Overlay,
@@ -42,7 +50,7 @@ pub(super) struct Pins<'s> {
     /// Where directories that go were pinned: what is in them is pinned there as well, and nowhere else from the first epoch on.
     eras: FxHashMap<Ino, Vec<At>>,
     /// What happened to which file.
-    became: FxHashMap<File, Became>,
+    became: FxHashMap<File, Fate>,
     pub inodes: BTreeMap<Ino, Path>,
     pub names: BTreeMap<(Ino, Name), Path>,
 }
@@ -168,8 +176,9 @@ impl<'s> Pins<'s> {
     }
 
     /// Notes what became of a base file, for [`Pins::rewrite`].
-    pub fn became(&mut self, seen: &Seen, became: Became) {
-        self.became.insert((seen.dev, seen.ino), became);
+    pub fn became(&mut self, lost: &Lost, became: Became) {
+        let (xattrs, target) = (lost.meta.xattrs.clone(), lost.target.clone());
+        self.became.insert((lost.seen.dev, lost.seen.ino), Fate { became, xattrs, target });
     }
 
     /// Makes all states and versions that lean on the base's bytes lean on what became of them.
@@ -187,9 +196,9 @@ impl<'s> Pins<'s> {
             match codec::get_inode(ino, value) {
                 Ok(record) => {
                     let found = record.origin.as_ref().and_then(|o| self.became.get(&(o.dev, o.ino)));
-                    if let Some(&became) = found {
-                        leaning.insert(ino, became);
-                        puts.push((key.to_vec(), ino, changed(record, became)));
+                    if let Some(fate) = found {
+                        leaning.insert(ino, fate.became);
+                        puts.push((key.to_vec(), ino, changed(record, fate)));
                     }
                     ControlFlow::Continue(())
                 }
@@ -256,10 +265,14 @@ impl<'s> Pins<'s> {
 }
 
 /// A state that leans on what the base has, after the base's file became something else.
-fn changed(mut record: InodeRecord, became: Became) -> InodeRecord {
-    match became {
+fn changed(mut record: InodeRecord, fate: &Fate) -> InodeRecord {
+    if !matches!(fate.became, Became::Same(_)) {
+        record.xattrs = record.xattrs.or_else(|| fate.xattrs.clone());
+        record.target = record.target.or_else(|| fate.target.clone());
+    }
+    match fate.became {
         Became::Kept(version) => {
-            if record.content == Content::Base && record.attr.nlink > 0 {
+            if record.content == Content::Base && record.attr.nlink > 0 && version != VersionId::BASE {
                 record.content = Content::Version { id: version, stamp: 0 };
             }
         }

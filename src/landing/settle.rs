@@ -75,10 +75,10 @@ impl<'o> Settled<'o> {
                     let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
                     let mut record = pin::record_of(ino, &step.path, old, nlink, None);
                     match seen.kind {
-                        Kind::File => pins.became(seen, Became::Kept(old.version)),
+                        _ if seen.kind != Kind::Dir && !stays => pins.became(old, Became::Kept(old.version)),
                         Kind::Dir if !stays => {
                             record.opaque = true;
-                            pins.became(seen, Became::Gone);
+                            pins.became(old, Became::Gone);
                         }
                         _ => {}
                     }
@@ -122,7 +122,7 @@ impl<'o> Settled<'o> {
                 && old.seen.kind == Kind::File
             {
                 let ino = self.base.number_of(old.seen.dev, Ino(old.seen.ino), old.seen.born).map_err(&look)?;
-                pins.became(&old.seen, Became::Same(*made));
+                pins.became(old, Became::Same(*made));
                 let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
                 let record = pin::record_of(ino, &step.path, old, nlink, Some(made));
                 pins.inode(&mut self.batch, ino, &record, &step.path)?;

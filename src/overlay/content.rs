@@ -73,7 +73,7 @@ const DEEPEST: u32 = 16;
 impl Overlay {
     /// The base file behind `origin`, checked to be the one that was looked up.
     pub(crate) fn base_file(&self, inode: &Inode, origin: &Origin) -> Result<Arc<File>> {
-        if let Some(file) = self.descriptors.get(inode.ino) {
+        if let Some(file) = self.descriptors.get(inode.ino, origin.ino) {
             return Ok(file);
         }
         let file = self.base.open(&origin.path)?;
@@ -83,7 +83,7 @@ impl Overlay {
             return Err(Errno::ESTALE);
         }
         let file = Arc::new(file);
-        self.descriptors.put(inode.ino, file.clone());
+        self.descriptors.put(inode.ino, origin.ino, file.clone());
         Ok(file)
     }
 

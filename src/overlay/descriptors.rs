@@ -10,7 +10,8 @@ use crate::types::Ino;
 const OPEN_FILES: usize = 192;
 const SHARDS: usize = 8;
 
-type Shard = Vec<(Ino, Arc<File>)>;
+/// Of an inode, the base file with this number of its own.
+type Shard = Vec<(Ino, u64, Arc<File>)>;
 
 /// Least recently used first, per shard.
 #[derive(Default)]
@@ -23,25 +24,25 @@ impl Descriptors {
         &self.shards[(ino.0 % SHARDS as u64) as usize]
     }
 
-    pub fn get(&self, ino: Ino) -> Option<Arc<File>> {
+    pub fn get(&self, ino: Ino, of: u64) -> Option<Arc<File>> {
         let mut shard = self.shard(ino).lock();
-        let at = shard.iter().rposition(|(have, _)| *have == ino)?;
+        let at = shard.iter().rposition(|(have, base, _)| *have == ino && *base == of)?;
         let entry = shard.remove(at);
-        let file = entry.1.clone();
+        let file = entry.2.clone();
         shard.push(entry);
         Some(file)
     }
 
-    pub fn put(&self, ino: Ino, file: Arc<File>) {
+    pub fn put(&self, ino: Ino, of: u64, file: Arc<File>) {
         let mut shard = self.shard(ino).lock();
         let evicted = if shard.len() >= OPEN_FILES / SHARDS { Some(shard.remove(0)) } else { None };
-        shard.push((ino, file));
+        shard.push((ino, of, file));
         // Closed after the lock is gone.
         drop(shard);
         drop(evicted);
     }
 
     pub fn drop_file(&self, ino: Ino) {
-        self.shard(ino).lock().retain(|(have, _)| *have != ino);
+        self.shard(ino).lock().retain(|(have, _, _)| *have != ino);
     }
 }

@@ -293,6 +293,10 @@ impl Overlay {
             let then = lineage.dentry(kv, *dir, name).map_err(failed)?;
             plan.names.insert((*dir, name.clone()), NameChange { path: path.clone(), now: then, then });
         }
+        // Those of files that are not in memory as well.
+        for &ino in inodes.keys() {
+            self.descriptors.drop_file(ino);
+        }
         let fresh = self.prepare(&plan)?;
         self.show(&plan, fresh);
         let known = |ino: &Ino| self.inode(*ino).is_some();

@@ -81,6 +81,13 @@ impl Run {
         Run { live, tree: base.clone(), points, open: Vec::new(), clock: 1_800_000_000, trace: Vec::new() }
     }
 
+    /// Closes what is open and hands over what there is, with the points that were sealed.
+    pub fn into_parts(mut self) -> (Live, Vec<At>) {
+        self.open.clear();
+        let points = self.points.iter().filter_map(|p| p.at).collect();
+        (self.live, points)
+    }
+
     fn now(&mut self) -> Time {
         self.clock += 1;
         Time::new(self.clock, 5)
