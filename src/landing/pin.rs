@@ -30,6 +30,8 @@ pub(super) enum Became {
     Kept(VersionId),
     /// They are where they were, and the file looks like this now.
     Same(Seen),
+    /// It is where it was, with other metadata.
+    Stays,
     /// A directory that is gone; each of its entries is pinned by itself.
     Gone,
 }
@@ -266,16 +268,15 @@ impl<'s> Pins<'s> {
 
 /// A state that leans on what the base has, after the base's file became something else.
 fn changed(mut record: InodeRecord, fate: &Fate) -> InodeRecord {
-    if !matches!(fate.became, Became::Same(_)) {
-        record.xattrs = record.xattrs.or_else(|| fate.xattrs.clone());
-        record.target = record.target.or_else(|| fate.target.clone());
-    }
+    record.xattrs = record.xattrs.or_else(|| fate.xattrs.clone());
+    record.target = record.target.or_else(|| fate.target.clone());
     match fate.became {
         Became::Kept(version) => {
             if record.content == Content::Base && record.attr.nlink > 0 && version != VersionId::BASE {
                 record.content = Content::Version { id: version, stamp: 0 };
             }
         }
+        Became::Stays => {}
         Became::Gone => record.opaque = record.attr.kind == Kind::Dir,
         Became::Same(seen) => {
             if let Some(origin) = &mut record.origin {

@@ -75,8 +75,9 @@ impl<'o> Settled<'o> {
                     let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
                     let mut record = pin::record_of(ino, &step.path, old, nlink, None);
                     match seen.kind {
-                        _ if seen.kind != Kind::Dir && !stays => pins.became(old, Became::Kept(old.version)),
-                        Kind::Dir if !stays => {
+                        _ if stays => pins.became(old, Became::Stays),
+                        _ if seen.kind != Kind::Dir => pins.became(old, Became::Kept(old.version)),
+                        Kind::Dir => {
                             record.opaque = true;
                             pins.became(old, Became::Gone);
                         }

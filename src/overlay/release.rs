@@ -30,12 +30,21 @@ impl Overlay {
         // What is in a directory before the directory.
         marked.sort_by(|a, b| b.0.cmp(&a.0));
         let (view, base) = (View::now(self), View::base(self));
-        let mut batch = Batch::new();
-        let mut released: BTreeSet<(Ino, Name)> = BTreeSet::new();
+        let mut may: BTreeSet<(Ino, Name)> = BTreeSet::new();
+        let mut found = Vec::new();
         for (path, ino, record) in &marked {
             let Some((dir, name)) = path.split_last() else { continue };
             let (Some(node), Some(parent)) = (view.find(path)?, view.find(&dir)?) else { continue };
-            if node.ino != *ino || !self.may_go(&view, &base, &node, record, &released)? {
+            if node.ino == *ino && self.may_go(&view, &base, &node, record, &may)? {
+                may.insert((parent.ino, name.into()));
+                found.push((path, *ino, dir, name, parent));
+            }
+        }
+        // Directories first: what is in one that stays is only seen in the base if that one shows it.
+        let mut batch = Batch::new();
+        let mut released: BTreeSet<Ino> = BTreeSet::new();
+        for (path, ino, dir, name, parent) in found.iter().rev() {
+            if !released.contains(&parent.ino) && parent.shows() != Some(dir) {
                 continue;
             }
             let (timeline, epoch) = (self.timeline(), self.epoch());
@@ -46,7 +55,7 @@ impl Overlay {
                 batch.put(Table::Tree, &keys::touched_name(timeline, epoch, parent.ino, name), path.as_bytes());
             }
             batch.delete(Table::Meta, &keys::applied(timeline, *ino));
-            released.insert((parent.ino, name.into()));
+            released.insert(*ino);
         }
         self.store.kv.commit(&batch, Sync::No).map_err(failed)?;
         Ok(released.len())
