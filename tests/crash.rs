@@ -26,9 +26,9 @@ fn turn() -> MutexGuard<'static, ()> {
     })
 }
 
-/// The failpoints of the store; those of apply have tests of their own (`tests/apply.rs`).
+/// The failpoints of the store; those of apply and of a collection have tests of their own (`tests/apply.rs`, `tests/gc.rs`).
 pub fn points() -> impl Iterator<Item = &'static str> {
-    POINTS.iter().copied().filter(|point| !point.starts_with("apply."))
+    POINTS.iter().copied().filter(|point| !point.starts_with("apply.") && !point.starts_with("gc."))
 }
 
 /// Runs the script with the fault at each passage of each point until the script does not get that far. Returns how often each fired.

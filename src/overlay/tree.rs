@@ -11,7 +11,7 @@ use super::extents::{Extents, Source};
 use super::inode::{Bytes, Dir, Place, State, Version};
 use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
-use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print};
+use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print, VersionRecord};
 use crate::store::{Batch, Counter, Store, StoreError, Sync, Table as Tab, keys};
 use crate::types::{Attr, Epoch, Errno, Ino, Kind, Path, Time, VersionId};
 
@@ -63,18 +63,40 @@ impl Table {
         None
     }
 
+    /// All that are in memory at some moment.
+    pub fn all(&self) -> Vec<Arc<Inode>> {
+        self.shards.iter().flat_map(|s| s.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.shards.iter().map(|s| s.lock().len()).sum()
     }
 }
 
+fn version_record(store: &Store, id: VersionId) -> Result<VersionRecord, StoreError> {
+    let bytes = store.kv.get(Tab::Tree, &keys::version(id))?;
+    codec::get_version(&bytes.ok_or_else(|| StoreError::corrupt(format!("version {id} is missing")))?)
+}
+
 /// A version with everything it builds on.
 pub(crate) fn load_version(store: &Store, id: VersionId, stamp: u64) -> Result<Version, StoreError> {
-    let bytes = store
-        .kv
-        .get(Tab::Tree, &keys::version(id))?
-        .ok_or_else(|| StoreError::corrupt(format!("version {id} is missing")))?;
-    let record = codec::get_version(&bytes)?;
+    let mut record = version_record(store, id)?;
+    loop {
+        let loaded = load_below(store, id, stamp, record);
+        if !matches!(record.parent, Parent::Version(_)) {
+            return loaded;
+        }
+        // A collection gives a version a map before it touches what lay below. So what was read there counts, failures included, only if
+        // the version still says that it lies over it.
+        let now = version_record(store, id)?;
+        if now == record {
+            return loaded;
+        }
+        record = now;
+    }
+}
+
+fn load_below(store: &Store, id: VersionId, stamp: u64, record: VersionRecord) -> Result<Version, StoreError> {
     let mut own = super::chunks::Chunks::default();
     let (from, to) = keys::chunks(id);
     store.kv.scan(Tab::Tree, &from, &to, &mut |key, value| {
@@ -112,6 +134,22 @@ impl Overlay {
     /// Inodes in memory.
     pub fn inodes_in_memory(&self) -> usize {
         self.inodes.len()
+    }
+
+    /// The versions from which bytes of inodes in memory come, those without a name included. What is collected must not be among them.
+    pub fn versions_in_memory(&self) -> Vec<VersionId> {
+        let mut found = Vec::new();
+        for inode in self.inodes.all() {
+            if let Bytes::Version(version) = &inode.state.read().content {
+                found.push(version.id);
+                // Neither does the limit grow, nor do own chunks become fewer: what is covered now is never read again.
+                found.extend(version.flatten(version.record.limit).iter().filter_map(|e| match e.source {
+                    Source::Version(id) => Some(id),
+                    Source::Base => None,
+                }));
+            }
+        }
+        found
     }
 
     /// The inode for a base file that was just looked up at `path`, `name` in `parent`.

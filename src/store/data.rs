@@ -229,6 +229,15 @@ impl Data {
         }
     }
 
+    /// Bytes that a version's file takes on disk.
+    pub fn allocated(&self, id: VersionId) -> Result<u64> {
+        match rustix::fs::statat(&self.root, Data::relative(id), rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok((stat.st_blocks as u64).saturating_mul(512)),
+            Err(Os::NOENT) => Ok(0),
+            Err(e) => Err(self.error("stat", id, e)),
+        }
+    }
+
     /// Every version file there is, with its size in bytes.
     pub fn list(&self) -> Result<Vec<(VersionId, u64)>> {
         let mut found = Vec::new();

@@ -32,6 +32,8 @@ pub const POINTS: &[&str] = &[
     "apply.step.after",
     "apply.dirsync",
     "apply.finish",
+    "gc.batch",
+    "gc.remove",
 ];
 
 /// What an armed failpoint does.

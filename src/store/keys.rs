@@ -165,6 +165,16 @@ pub fn kept(plan: u64, step: u64) -> Key {
     key(b'k', &[plan, step])
 }
 
+/// What all applies kept.
+pub fn everything_kept() -> (Key, Key) {
+    (Key::from_slice(b"k"), Key::from_slice(b"l"))
+}
+
+/// The number in a key of [`kept`].
+pub fn parse_kept(key: &[u8]) -> Option<u64> {
+    number_at(key, 1)
+}
+
 pub fn all_kept(plan: u64) -> (Key, Key) {
     (key(b'k', &[plan]), key(b'k', &[plan.saturating_add(1)]))
 }

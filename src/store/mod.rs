@@ -11,6 +11,7 @@ pub mod counters;
 pub mod data;
 pub mod fault;
 pub mod format;
+pub mod gc;
 pub mod history;
 pub mod keys;
 pub mod lineage;
@@ -212,6 +213,11 @@ pub struct Store {
     pub counters: Counters,
     pub space: space::Space,
     pub format: format::Format,
+    /// Held by an operation on time from its first look to its end: two never mix, whatever they are mounted from.
+    pub busy: parking_lot::Mutex<()>,
+    /// Held shared by who looks at a snapshot, from finding it to the last read; held alone for the moment in which snapshots expire. So what
+    /// was found is not collected while it is read.
+    pub past: parking_lot::RwLock<()>,
     _lock: Option<format::Lock>,
 }
 
@@ -259,7 +265,8 @@ impl Store {
     pub fn from_parts(dir: &Path, kv: Arc<dyn Kv>, data: Data, format: format::Format) -> Result<Store> {
         let counters = Counters::load(&*kv)?;
         let space = space::Space::new(dir)?;
-        Ok(Store { dir: dir.to_owned(), kv, data, counters, space, format, _lock: None })
+        let (busy, past) = Default::default();
+        Ok(Store { dir: dir.to_owned(), kv, data, counters, space, format, busy, past, _lock: None })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use super::{Gate, Kernel};
 use crate::overlay::restore::differing;
@@ -66,13 +66,11 @@ pub struct Machine {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) gate: Arc<Gate>,
     kernel: OnceLock<Arc<dyn Kernel>>,
-    /// Held by an operation from its first look to its end: two never mix.
-    busy: Mutex<()>,
 }
 
 impl Machine {
     pub fn new(overlay: Arc<Overlay>, gate: Arc<Gate>) -> Machine {
-        Machine { overlay, gate, kernel: OnceLock::new(), busy: Mutex::new(()) }
+        Machine { overlay, gate, kernel: OnceLock::new() }
     }
 
     /// From now on the kernel is told.
@@ -86,7 +84,7 @@ impl Machine {
 
     /// Waits until no other operation is under way.
     pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
-        self.busy.lock()
+        self.overlay.store().busy.lock()
     }
 
     /// Writes back what processes changed through mappings of these files; called without any lock.

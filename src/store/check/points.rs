@@ -137,7 +137,7 @@ impl<'f> Tree<'f> {
         }
         let inside = self.inside.get(&ino).copied().unwrap_or_default();
         let is_entry = |d: &Dentry| matches!(d, Dentry::Entry { .. });
-        let why: Option<(&str, &dyn Fn(&Dentry) -> bool)> = match facts {
+        let why: Option<(&str, Which<'_>)> = match facts {
             _ if inside.entries + inside.whiteouts == 0 => None,
             None if !self.has_stray(ino, false) => None,
             None => Some(("the directory has no record", &|_| true)),
@@ -191,10 +191,15 @@ impl<'f> Tree<'f> {
     }
 }
 
+/// Directory, name, and the type that it says.
+type Entry<'f> = (Ino, &'f [u8], Kind);
+/// Says whether it is about a name.
+type Which<'w> = &'w dyn Fn(&Dentry) -> bool;
+
 /// How names are shown, found when the first one has to be.
 struct Names<'t, 'f> {
     tree: &'t Tree<'f>,
-    by_inode: OnceCell<FxHashMap<Ino, Vec<(Ino, &'f [u8], Kind)>>>,
+    by_inode: OnceCell<FxHashMap<Ino, Vec<Entry<'f>>>>,
 }
 
 impl<'t, 'f> Names<'t, 'f> {
@@ -224,7 +229,7 @@ impl<'t, 'f> Names<'t, 'f> {
     }
 
     /// One of the names in a directory.
-    fn in_directory(&self, dir: Ino, which: &dyn Fn(&Dentry) -> bool) -> String {
+    fn in_directory(&self, dir: Ino, which: Which<'_>) -> String {
         let mut names = self.tree.names.range((dir, &b""[..])..).take_while(|((of, _), _)| *of == dir);
         let found = names.find(|(_, dentry)| which(dentry));
         found.map_or_else(|| format!("directory {dir}"), |((dir, name), _)| Names::shown(*dir, name))
