@@ -23,6 +23,9 @@ pub struct Args {
     /// Only what changed between two snapshots, merged into what the repository has
     #[arg(long, value_name = "FROM..TO")]
     only: Option<String>,
+    /// The commits of the mount's HEAD that the repository does not have, as a new branch of this name there; files are left alone
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "from", "only", "ours", "theirs", "dry_run"])]
+    as_branch: Option<String>,
     /// Where the repository was changed meanwhile: overwrite it
     #[arg(long, conflicts_with = "theirs")]
     ours: bool,
@@ -39,6 +42,9 @@ pub struct Args {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    if let Some(name) = &args.as_branch {
+        return super::bring::run(&repo, name, args.json);
+    }
     let paths = args.paths.iter().map(|path| diff::relative(path, &repo)).collect::<Result<Vec<_>>>()?;
     let paths = if paths.iter().any(String::is_empty) { Vec::new() } else { paths };
     let only = match &args.only {

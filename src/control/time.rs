@@ -33,7 +33,7 @@ pub struct Mover<'a> {
     pub users: &'a dyn Fn(Ino) -> Vec<UserRow>,
 }
 
-type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
+pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
 
 impl From<TimeError> for Failure {
     fn from(error: TimeError) -> Failure {
@@ -187,6 +187,8 @@ impl Mover<'_> {
             Request::Rewind(rewind) => self.rewind(rewind, sink),
             Request::Undo(undo) => self.undo(undo, sink),
             Request::Apply(apply) => self.apply(apply, sink),
+            Request::Export(export) => self.export(export, sink),
+            Request::Bring(bring) => self.bring(bring, sink),
             _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
         }
     }

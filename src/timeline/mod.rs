@@ -3,6 +3,7 @@
 //! Works on an overlay, mounted or not. Every operation here is in the history itself: what was before it is sealed, and what it does is one batch
 //! in a new epoch. Knows no FUSE; what the kernel has to forget goes through [`Kernel`].
 
+pub mod gain;
 pub mod gate;
 pub mod machine;
 pub mod names;

@@ -72,3 +72,31 @@ pub struct TimelineRow {
     /// Where it is mounted.
     pub mountpoint: Option<String>,
 }
+
+/// A patch, or a commit that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRow {
+    /// The snapshot whose state it leads to; null for the present, and for commits that belong to none.
+    pub snapshot: Option<String>,
+    pub subject: String,
+    /// Of a commit.
+    pub commit: Option<String>,
+    /// Of a patch: the file's name.
+    pub file: Option<String>,
+}
+
+/// A branch that was made in the repository on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchRow {
+    pub branch: String,
+    pub tip: String,
+    /// The commit that was checked out there; null if there was none.
+    pub parent: Option<String>,
+    pub commits: u64,
+}
+
+/// What the repository on disk has: names of objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownRow {
+    pub objects: Vec<String>,
+}
