@@ -12,6 +12,7 @@ pub mod exit;
 pub mod export;
 pub mod fsck;
 pub mod mount;
+pub mod moved;
 pub mod output;
 pub mod ps;
 pub mod reads;

@@ -47,6 +47,10 @@ pub enum Request {
         path: String,
     },
     Rewind(Rewind),
+    /// The tree as it is on disk.
+    Discard {
+        dry_run: bool,
+    },
     Undo(Undo),
     Apply(Apply),
     Export(Export),
@@ -61,6 +65,7 @@ impl Request {
             self,
             Request::Snapshot { .. }
                 | Request::Rewind(_)
+                | Request::Discard { .. }
                 | Request::Undo(_)
                 | Request::Apply(_)
                 | Request::Export(_)
@@ -306,6 +311,7 @@ pub fn dispatch(
         | Request::Flush
         | Request::Snapshot { .. }
         | Request::Rewind(_)
+        | Request::Discard { .. }
         | Request::Undo(_)
         | Request::Apply(_)
         | Request::Export(_)

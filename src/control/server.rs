@@ -153,6 +153,7 @@ impl Served {
             }
             Request::Snapshot { .. }
             | Request::Rewind(_)
+            | Request::Discard { .. }
             | Request::Undo(_)
             | Request::Apply(_)
             | Request::Export(_)

@@ -22,8 +22,9 @@ pub struct SnapshotRow {
 /// What a rewind, an undo or another move did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedRow {
-    /// rewind, restore, undo, redo, merge, switch, apply.
+    /// rewind, restore, discard, undo, redo, merge, switch, apply.
     pub op: String,
+    /// False if it was only asked for what would happen, if nothing differs, and if it was refused.
     pub done: bool,
     /// The snapshot taken just before it: what was there is in it.
     pub before: Option<String>,
@@ -33,6 +34,9 @@ pub struct MovedRow {
     pub note: String,
     /// Paths that changed.
     pub changed: u64,
+    /// They changed in the repository on disk, not in the mount.
+    #[serde(default)]
+    pub repository: bool,
 }
 
 /// A path that such a move changes.
