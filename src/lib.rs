@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod diff;
 pub mod engine;
+pub mod export;
 pub mod fuse;
 pub mod landing;
 pub mod merge;

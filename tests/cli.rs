@@ -104,8 +104,15 @@ fn discard_deletes_stores_only() {
     let store = dir.path().join("not-a-store");
     fs::create_dir(&store).unwrap();
     fs::write(store.join("precious"), "x").unwrap();
-    let discard =
-        || regentfs().args(["discard", "--yes", "--repo"]).arg(dir.path()).arg("--store").arg(&store).output().unwrap();
+    let discard = || {
+        regentfs()
+            .args(["discard", "--purge", "--yes", "--repo"])
+            .arg(dir.path())
+            .arg("--store")
+            .arg(&store)
+            .output()
+            .unwrap()
+    };
     assert_refused(&discard(), 1, "no regentfs store");
     assert!(store.join("precious").exists());
 }
@@ -274,9 +281,9 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn discard_asks_and_refuses_while_mounted() {
+fn purge_asks_and_refuses_while_mounted() {
     let Some(repo) = worked() else { return };
-    assert_refused(&repo.run(&["discard", "--yes"]), 1, "`regentfs unmount` first");
+    assert_refused(&repo.run(&["discard", "--purge", "--yes"]), 1, "`regentfs unmount` first");
     assert_refused(&repo.run(&["fsck"]), 1, "`regentfs unmount` first");
     repo.unmount();
     let command = |arguments: &[&str]| {
@@ -284,14 +291,46 @@ fn discard_asks_and_refuses_while_mounted() {
         command.args(arguments).arg("--repo").arg(repo.path()).arg("--store").arg(repo.store()).stdin(Stdio::null());
         command.output().unwrap()
     };
-    assert_refused(&command(&["discard"]), 1, "--yes");
+    assert_refused(&command(&["discard", "--purge"]), 1, "--yes");
     fs::write(repo.store().join("stranger"), "").unwrap();
-    assert_refused(&command(&["discard", "--yes"]), 1, "stranger");
+    assert_refused(&command(&["discard", "--purge", "--yes"]), 1, "stranger");
     fs::remove_file(repo.store().join("stranger")).unwrap();
-    assert_ok(&command(&["discard", "--yes"]), "discard");
+    assert_ok(&command(&["discard", "--purge", "--yes"]), "discard --purge");
     assert!(!repo.store().exists());
     assert_eq!(fs::read_to_string(repo.join("README")).unwrap(), "hello\n");
     assert!(repo.join("src/old.c").exists());
+}
+
+#[test]
+fn discard_can_be_undone_mounted_and_not() {
+    let Some(repo) = worked() else { return };
+    let readme = || fs::read_to_string(repo.join("README")).unwrap();
+    let names = || String::from_utf8(repo.run(&["diff", "--name-only"]).stdout).unwrap();
+    let changed = "README\nbinary\nsrc/main.c\nsrc/new.c\n";
+    let events = repo.json(&["status"])[0]["events"].as_u64().unwrap();
+    assert_refused(&repo.run(&["discard"]), 1, "--yes");
+    assert_eq!((names().as_str(), readme().as_str()), (changed, "hello\nmore\n"), "it only asked");
+    let would = repo.json(&["discard", "--dry-run"]);
+    assert_eq!((&would[0]["done"], names().as_str()), (&false.into(), changed), "{}", would[0]);
+    let moved = repo.json(&["discard", "--yes"]);
+    assert_eq!((text(&moved[0], "op"), &moved[0]["done"]), ("discard", &true.into()));
+    assert_eq!((names().as_str(), readme().as_str()), ("", "hello\n"));
+    assert!(repo.join("src/old.c").exists() && !repo.join("binary").exists());
+    assert!(repo.json(&["status"])[0]["events"].as_u64().unwrap() > events, "the record stays");
+    // There is nothing more to discard, and that is no operation.
+    assert_eq!(repo.json(&["discard", "--yes"])[0]["done"], false);
+    assert_ok(&repo.run(&["undo"]), "undo");
+    assert_eq!((names().as_str(), readme().as_str()), (changed, "hello\nmore\n"));
+    assert_ok(&repo.run(&["redo"]), "redo");
+    assert_eq!(names(), "");
+    repo.unmount();
+    assert_ok(&repo.run(&["undo"]), "undo without a mount");
+    assert_eq!(names(), changed);
+    assert_ok(&repo.run(&["discard", "--yes"]), "discard without a mount");
+    assert_eq!(names(), "");
+    assert_ok(&repo.run(&["undo"]), "undo without a mount");
+    repo.mount();
+    assert_eq!((names().as_str(), readme().as_str()), (changed, "hello\nmore\n"));
 }
 
 #[test]

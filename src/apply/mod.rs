@@ -8,6 +8,7 @@
 //! [`resume`]. The caller then makes its own state durable and calls [`finish`]. Between [`prepare`] and [`finish`] the caller holds the
 //! store's lock.
 
+mod add;
 mod codec;
 mod commit;
 mod journal;
@@ -26,6 +27,7 @@ use std::path::Path as FsPath;
 use crate::store::StoreError;
 use crate::types::{Errno, Path, Range};
 
+pub use add::{Addition, add};
 pub use codec::{get_plan, put_plan};
 pub use commit::finish;
 pub use journal::{FILE as JOURNAL, NEW as JOURNAL_NEW};

@@ -4,12 +4,15 @@
 //! here errors are `anyhow`: they become one line on stderr and an exit code (`exit.rs`).
 
 pub mod apply;
+pub mod bring;
 pub mod diff;
 pub mod discard;
 pub mod events;
 pub mod exit;
+pub mod export;
 pub mod fsck;
 pub mod mount;
+pub mod moved;
 pub mod output;
 pub mod ps;
 pub mod reads;
@@ -52,6 +55,7 @@ enum Command {
     Undo(undo::Args),
     Redo(undo::RedoArgs),
     Apply(apply::Args),
+    Export(export::Args),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Undo(args) => undo::run(args, store),
         Command::Redo(args) => undo::run_redo(args, store),
         Command::Apply(args) => apply::run(args, store),
+        Command::Export(args) => export::run(args, store),
         Command::Ps(args) => ps::run(args, store),
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),

@@ -1,13 +1,13 @@
-//! `regentfs undo` and `regentfs redo`: takes the last rewind, restore, merge or apply back, or does it again.
+//! `regentfs undo` and `regentfs redo`: takes the last rewind, discard, merge or apply back, or does it again.
 
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Which, repo, rewind};
+use super::{Which, moved, repo};
 use crate::control::protocol::{Request, Undo};
 
-/// Take the last rewind, restore, merge or apply back
+/// Take the last rewind, discard, merge or apply back
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]
@@ -37,5 +37,5 @@ pub fn run_redo(args: &RedoArgs, store: Option<&Path>) -> Result<()> {
 
 fn go(args: &Args, store: Option<&Path>, redo: bool) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
-    rewind::moved(&repo, &Request::Undo(Undo { redo, force: args.force }), args.json)
+    moved::ask(&repo, &Request::Undo(Undo { redo, force: args.force }), args.json)
 }

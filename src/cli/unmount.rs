@@ -103,7 +103,7 @@ fn report(root: &Path, status: Option<&StatusRow>) {
     if status.changed_files > 0 {
         println!(
             "the repository itself is as it was; `regentfs diff` shows the changes, `regentfs mount` goes on with them, \
-                  `regentfs discard` throws them away"
+                  `regentfs apply` brings them into the repository, `regentfs discard` takes them back"
         );
     }
 }

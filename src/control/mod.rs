@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod contents;
+pub mod export;
 pub mod protocol;
 pub mod server;
 pub mod time;

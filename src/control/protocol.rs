@@ -12,7 +12,7 @@ use crate::overlay::Overlay;
 use crate::overlay::view::View;
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
 use crate::store::{Store, StoreError};
-use crate::timeline::rows::{MovedRow, PathRow, SnapshotRow};
+use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, MovedRow, PathRow, SnapshotRow};
 use crate::types::Seq;
 
 /// The socket's name in the store's directory.
@@ -47,14 +47,30 @@ pub enum Request {
         path: String,
     },
     Rewind(Rewind),
+    /// The tree as it is on disk.
+    Discard {
+        dry_run: bool,
+    },
     Undo(Undo),
     Apply(Apply),
+    Export(Export),
+    /// Commits that were made in the mount, as a branch of the repository on disk.
+    Bring(Bring),
 }
 
 impl Request {
     /// Whether it changes the tree or its history.
     pub fn moves(&self) -> bool {
-        matches!(self, Request::Snapshot { .. } | Request::Rewind(_) | Request::Undo(_) | Request::Apply(_))
+        matches!(
+            self,
+            Request::Snapshot { .. }
+                | Request::Rewind(_)
+                | Request::Discard { .. }
+                | Request::Undo(_)
+                | Request::Apply(_)
+                | Request::Export(_)
+                | Request::Bring(_)
+        )
     }
 }
 
@@ -107,6 +123,32 @@ pub struct Apply {
     pub ours: bool,
     /// Leave what changed in the base meanwhile as it is.
     pub theirs: bool,
+}
+
+/// History for git.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Export {
+    /// Nothing means the base.
+    pub from: Option<String>,
+    /// Nothing means now.
+    pub to: Option<String>,
+    /// Also what git ignores.
+    pub all: bool,
+    /// All of the range at once.
+    pub single: bool,
+    /// As commits on a new branch of this name; otherwise as patches.
+    pub branch: Option<String>,
+}
+
+/// Commits from elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bring {
+    pub branch: String,
+    /// The newest commit and the file with a pack, its path in hexadecimal. Without: what the repository has already is told.
+    pub tip: Option<String>,
+    pub pack: String,
 }
 
 /// A piece of a file.
@@ -206,6 +248,9 @@ pub enum Row {
     Moved(MovedRow),
     Path(PathRow),
     Bytes(BytesRow),
+    Export(ExportRow),
+    Branch(BranchRow),
+    Known(KnownRow),
 }
 
 /// A kind of row, taken out of [`Row`].
@@ -225,7 +270,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Bytes(BytesRow)
+    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -266,8 +311,11 @@ pub fn dispatch(
         | Request::Flush
         | Request::Snapshot { .. }
         | Request::Rewind(_)
+        | Request::Discard { .. }
         | Request::Undo(_)
-        | Request::Apply(_) => {
+        | Request::Apply(_)
+        | Request::Export(_)
+        | Request::Bring(_) => {
             Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
         }
     }

@@ -151,7 +151,13 @@ impl Served {
                 self.settle()?;
                 self.dispatch(request, &mut sink)
             }
-            Request::Snapshot { .. } | Request::Rewind(_) | Request::Undo(_) | Request::Apply(_) => {
+            Request::Snapshot { .. }
+            | Request::Rewind(_)
+            | Request::Discard { .. }
+            | Request::Undo(_)
+            | Request::Apply(_)
+            | Request::Export(_)
+            | Request::Bring(_) => {
                 let users = |ino| {
                     let row = |(_, pid, comm): (_, _, Vec<u8>)| UserRow { pid, comm: rows::text(&comm).0 };
                     self.engine.users_of(ino).into_iter().map(row).collect()

@@ -33,7 +33,7 @@ pub struct Mover<'a> {
     pub users: &'a dyn Fn(Ino) -> Vec<UserRow>,
 }
 
-type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
+pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
 
 impl From<TimeError> for Failure {
     fn from(error: TimeError) -> Failure {
@@ -195,8 +195,11 @@ impl Mover<'_> {
         match request {
             Request::Snapshot { label } => self.snapshot(label.clone(), sink),
             Request::Rewind(rewind) => self.rewind(rewind, sink),
+            Request::Discard { dry_run } => self.discard(*dry_run, sink),
             Request::Undo(undo) => self.undo(undo, sink),
             Request::Apply(apply) => self.apply(apply, sink),
+            Request::Export(export) => self.export(export, sink),
+            Request::Bring(bring) => self.bring(bring, sink),
             _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
         }
     }
@@ -237,14 +240,36 @@ impl Mover<'_> {
             [one] => (OpKind::Restore, format!("restore of {one} from {named}")),
             more => (OpKind::Restore, format!("restore of {} paths from {named}", more.len())),
         };
-        if rewind.dry_run {
-            let (changed, kept) = self.machine.preview(&self.ctx, &target, &paths)?;
+        self.go_to(&target, &paths, (kind, note), rewind.dry_run, &names, sink)
+    }
+
+    /// The tree as it is on disk; history and record stay.
+    fn discard(&self, dry_run: bool, sink: Sink<'_>) -> Result<Done, Failure> {
+        let (base, names) = place(self.overlay(), "base")?;
+        let target = base.lineage(self.overlay())?;
+        self.go_to(&target, &[], (OpKind::Discard, "discard".to_owned()), dry_run, &names, sink)
+    }
+
+    /// Goes to another state, or says what that would change. Where nothing differs nothing is done.
+    fn go_to(
+        &self,
+        target: &Arc<Lineage>,
+        paths: &[Path],
+        (kind, note): (OpKind, String),
+        dry_run: bool,
+        names: &Names,
+        sink: Sink<'_>,
+    ) -> Result<Done, Failure> {
+        let changed = self.machine.differing_from(target, paths)?;
+        if dry_run || changed.is_empty() {
+            let (_, kept) = self.machine.preview(&self.ctx, target, paths)?;
+            let kept = if changed.is_empty() { Vec::new() } else { kept };
             let row =
                 MovedRow { op: kind.name().to_owned(), note, changed: changed.len() as u64, ..MovedRow::default() };
             return Ok(self.tell(row, &changed, &kept, sink));
         }
-        let moved = self.machine.rewind(&self.ctx, &target, &paths, (kind, &note), &self.mapped)?;
-        Ok(self.moved(kind.name(), note, &moved, &names, sink))
+        let moved = self.machine.rewind(&self.ctx, target, paths, (kind, &note), &self.mapped)?;
+        Ok(self.moved(kind.name(), note, &moved, names, sink))
     }
 
     fn undo(&self, undo: &Undo, sink: Sink<'_>) -> Result<Done, Failure> {
@@ -252,11 +277,13 @@ impl Mover<'_> {
         let next = self.machine.next_operation(direction)?;
         if next.kind == OpKind::Apply {
             let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, &mut ()))?;
-            return Ok(self.landed(direction.name(), next.note, &landed, sink));
+            let note = format!("{} of {}", direction.name(), next.note);
+            return Ok(self.landed(direction.name(), note, &landed, sink));
         }
         let (operation, moved) = self.machine.undo(&self.ctx, direction, undo.force, &self.mapped)?;
         let names = Names::load(self.overlay().store(), self.overlay().timeline())?;
-        Ok(self.moved(direction.name(), operation.note, &moved, &names, sink))
+        let note = format!("{} of {}", direction.name(), operation.note);
+        Ok(self.moved(direction.name(), note, &moved, &names, sink))
     }
 
     fn landing<T>(&self, act: impl FnOnce(&Landing<'_>) -> landing::Result<T>) -> Result<T, Failure> {
@@ -302,6 +329,7 @@ impl Mover<'_> {
             after: id(landed.after),
             note,
             changed: landed.paths.len() as u64,
+            repository: true,
         };
         let _ = sink(Row::Moved(row));
         let mut send = |path: &Path, what: &str, why: Option<String>| {
@@ -339,6 +367,7 @@ impl Mover<'_> {
             after: Some(names.id(moved.after.epoch)),
             note,
             changed: moved.paths.len() as u64,
+            repository: false,
         };
         self.tell(row, &moved.paths, &moved.kept, sink)
     }

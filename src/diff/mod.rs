@@ -123,6 +123,15 @@ pub fn changes(from: &View<'_>, to: &View<'_>, paths: &[Path], all: bool) -> Res
     Ok(renames::pair(to, std::mem::take(&mut found.changes), &mut found.notes))
 }
 
+/// The files that differ between two views, a renamed one as one that is gone and one that is new; and remarks for people.
+///
+/// # Errors
+/// When the log or the base cannot be read.
+pub fn plain(from: &View<'_>, to: &View<'_>) -> Result<(Vec<Change>, Vec<String>), DiffError> {
+    let mut found = compare::compare(from, to, &[], false)?;
+    Ok((std::mem::take(&mut found.changes), found.notes()))
+}
+
 /// How many files differ: the rows that [`diff`] would send for everything.
 pub fn count(from: &View<'_>, to: &View<'_>) -> Result<u64, DiffError> {
     Ok(changes(from, to, &[], false)?.len() as u64)

@@ -292,7 +292,11 @@ impl Graft<'_, '_> {
             if !alike || (links > 1 && self.names(ino, is.origin_path())?.len() > all.len()) {
                 for at in all {
                     let same = changed.get(at).is_some_and(|(_, is, then)| self.same(is, then) == Ok(true));
-                    if same { done.insert(at) } else { apart.insert(at) };
+                    if same {
+                        done.insert(at)
+                    } else {
+                        apart.insert(at)
+                    };
                 }
             }
         }

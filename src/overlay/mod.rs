@@ -20,8 +20,8 @@ pub mod hashing;
 pub mod inode;
 pub mod ops;
 pub mod path;
-mod release;
 pub mod places;
+mod release;
 pub mod restore;
 pub mod seal;
 pub mod transit;
@@ -180,7 +180,9 @@ impl Overlay {
             graves: std::sync::OnceLock::new(),
         };
         if !read_only {
-            let gone = overlay.release().map_err(|e| StoreError::io("read", "what was applied")(std::io::Error::from_raw_os_error(e.0)))?;
+            let gone = overlay
+                .release()
+                .map_err(|e| StoreError::io("read", "what was applied")(std::io::Error::from_raw_os_error(e.0)))?;
             if gone > 0 {
                 tracing::info!(files = gone, "what was applied has left the overlay");
             }

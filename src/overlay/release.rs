@@ -98,7 +98,9 @@ impl Overlay {
         let print = (origin.print.size, origin.print.mtime);
         let untouched = (record.attr.size, record.attr.mtime) == print;
         match is {
-            Some(is) if is.kind == node.kind && (is.size, is.attr.mtime) == print => Ok(!differs(view, Some(node), Some(&is))?),
+            Some(is) if is.kind == node.kind && (is.size, is.attr.mtime) == print => {
+                Ok(!differs(view, Some(node), Some(&is))?)
+            }
             // The base went on without the mount: then its word counts, unless the overlay has one too.
             Some(_) | None => Ok(untouched),
         }

@@ -116,7 +116,7 @@ impl Format {
                 let born = owner.root_born.map(Time::as_nanos);
                 if format.root_ino != owner.root_ino || (format.root_born_ns.is_some() && format.root_born_ns != born) {
                     let owner = format!(
-                        "another directory that used to be {} (`regentfs discard` throws its overlay away)",
+                        "another directory that used to be {} (`regentfs discard --purge` throws its overlay away)",
                         format.repo
                     );
                     return Err(StoreError::Foreign { path: dir.to_owned(), owner });

@@ -176,6 +176,17 @@ impl Machine {
         Ok((plan.paths(), plan.kept))
     }
 
+    /// Paths at which the present differs from another state, directories that only gained or lost names left out.
+    ///
+    /// # Errors
+    /// When the states cannot be read.
+    pub fn differing_from(&self, target: &Arc<Lineage>, paths: &[Path]) -> Result<Vec<Path>> {
+        let (now, then) = (View::now(&self.overlay), View::new(&self.overlay, target.clone()));
+        let mut found = differing(&now, &then).map_err(os("cannot look at that state"))?;
+        found.retain(|path| paths.is_empty() || paths.iter().any(|p| path.is_below(p)));
+        Ok(found)
+    }
+
     fn plan(&self, ctx: &Ctx, target: &Arc<Lineage>, paths: &[Path]) -> Result<Plan> {
         let plan = if paths.is_empty() {
             self.overlay.plan(target)

@@ -4,6 +4,7 @@
 //! in a new epoch. Knows no FUSE; what the kernel has to forget goes through [`Kernel`].
 
 pub mod collect;
+pub mod gain;
 pub mod gate;
 pub mod machine;
 pub mod names;

@@ -22,8 +22,9 @@ pub struct SnapshotRow {
 /// What a rewind, an undo or another move did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovedRow {
-    /// rewind, restore, undo, redo, merge, switch, apply.
+    /// rewind, restore, discard, undo, redo, merge, switch, apply.
     pub op: String,
+    /// False if it was only asked for what would happen, if nothing differs, and if it was refused.
     pub done: bool,
     /// The snapshot taken just before it: what was there is in it.
     pub before: Option<String>,
@@ -33,6 +34,9 @@ pub struct MovedRow {
     pub note: String,
     /// Paths that changed.
     pub changed: u64,
+    /// They changed in the repository on disk, not in the mount.
+    #[serde(default)]
+    pub repository: bool,
 }
 
 /// A path that such a move changes.
@@ -71,4 +75,32 @@ pub struct TimelineRow {
     pub snapshots: u64,
     /// Where it is mounted.
     pub mountpoint: Option<String>,
+}
+
+/// A patch, or a commit that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRow {
+    /// The snapshot whose state it leads to; null for the present, and for commits that belong to none.
+    pub snapshot: Option<String>,
+    pub subject: String,
+    /// Of a commit.
+    pub commit: Option<String>,
+    /// Of a patch: the file's name.
+    pub file: Option<String>,
+}
+
+/// A branch that was made in the repository on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchRow {
+    pub branch: String,
+    pub tip: String,
+    /// The commit that was checked out there; null if there was none.
+    pub parent: Option<String>,
+    pub commits: u64,
+}
+
+/// What the repository on disk has: names of objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownRow {
+    pub objects: Vec<String>,
 }

@@ -58,8 +58,8 @@ impl Machine {
             Direction::Redo => (operation.before, operation.after),
         };
         match operation.kind {
-            OpKind::Rewind | OpKind::Restore | OpKind::Merge => {}
-            OpKind::Apply | OpKind::Discard | OpKind::Switch => {
+            OpKind::Rewind | OpKind::Restore | OpKind::Merge | OpKind::Discard => {}
+            OpKind::Apply | OpKind::Switch => {
                 return Err(TimeError::Refused(format!("{} of this kind is not here", direction.name())));
             }
         }

@@ -338,24 +338,24 @@ fn two_repositories_at_once() {
 }
 
 #[test]
-fn discard_throws_the_overlay_away() {
+fn purge_throws_the_store_away() {
     if !can_mount() {
         return;
     }
     let scene = Scene::new(populate);
     scene.mount(&[]);
     fs::write(scene.join("README"), "changed").expect("write");
-    let said = refusal(&scene.run(&["discard", "--yes"]), 1);
+    let said = refusal(&scene.run(&["discard", "--purge", "--yes"]), 1);
     assert!(said.contains("unmount"), "{said}");
     scene.unmount();
-    let said = refusal(&scene.run(&["discard"]), 1);
+    let said = refusal(&scene.run(&["discard", "--purge"]), 1);
     assert!(said.contains("--yes") && scene.store().exists(), "{said}");
     // What is not ours stays.
     fs::write(scene.store().join("mine"), "x").expect("write");
-    let said = refusal(&scene.run(&["discard", "--yes"]), 1);
+    let said = refusal(&scene.run(&["discard", "--purge", "--yes"]), 1);
     assert!(said.contains("mine"), "{said}");
     fs::remove_file(scene.store().join("mine")).expect("remove");
-    assert_ok(&scene.run(&["discard", "--yes"]), "discard");
+    assert_ok(&scene.run(&["discard", "--purge", "--yes"]), "discard");
     assert!(!scene.store().exists());
     scene.mount(&[]);
     assert_eq!(fs::read_to_string(scene.join("README")).expect("read"), "read me\n");

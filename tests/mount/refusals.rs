@@ -109,7 +109,7 @@ fn stores_that_are_not_ours() {
         assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
         assert!(!is_mounted(scene.root()));
     };
-    fs::write(&format, text.replace("\"format\": 1", "\"format\": 99")).expect("write");
+    fs::write(&format, text.replace("\"format\": 2", "\"format\": 99")).expect("write");
     refused(&["99", "newer"]);
     fs::write(&format, text.replace("\"features\": []", "\"features\": [\"time-travel\"]")).expect("write");
     refused(&["time-travel"]);
@@ -123,7 +123,7 @@ fn stores_that_are_not_ours() {
     // Of a directory that has another one in its place.
     fs::rename(scene.repo(), scene.outside().join("old")).expect("rename");
     fs::create_dir(scene.repo()).expect("mkdir");
-    refused(&["discard"]);
+    refused(&["discard --purge"]);
     fs::remove_dir(scene.repo()).expect("rmdir");
     fs::rename(scene.outside().join("old"), scene.repo()).expect("rename");
     // In use.

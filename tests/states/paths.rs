@@ -645,7 +645,10 @@ fn an_open_file_keeps_its_bytes() {
     let (ino, handle) = open("d/g");
     overlay.unlink(&scene.ctx(), &dir("d"), b"g").unwrap();
     rewind(&["d/g"], at);
-    assert_eq!((read(handle), scene.again().text("d/g"), scene.again().ino("d/g")), ("two\n".into(), "two\n".into(), ino.0));
+    assert_eq!(
+        (read(handle), scene.again().text("d/g"), scene.again().ino("d/g")),
+        ("two\n".into(), "two\n".into(), ino.0)
+    );
     // Unless it was written to without a name.
     overlay.unlink(&scene.ctx(), &dir("d"), b"g").unwrap();
     write(ino, "TWO");

@@ -1,0 +1,87 @@
+//! Answers about git: history as patches or as a branch, and branches from a mount.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use super::protocol::{Bring, BytesRow, Done, Export, Failure, Row};
+use super::time::{Mover, Sink, place};
+use crate::clock;
+use crate::export::{Branch, Error, Exporter, Made, Range};
+use crate::timeline::names::Place;
+use crate::timeline::rows::{BranchRow, ExportRow, KnownRow};
+use crate::types::{hex, unhex};
+
+/// Bytes of a patch in one row.
+const PIECE: usize = 64 << 10;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let exit = match error {
+            Error::BadName(_) | Error::NotInPast { .. } => 2,
+            _ => 1,
+        };
+        Failure { message: error.to_string(), exit }
+    }
+}
+
+fn row(made: Made, file: Option<String>) -> Row {
+    let commit = file.is_none().then_some(made.commit);
+    Row::Export(ExportRow { snapshot: made.snapshot, subject: made.subject, commit, file })
+}
+
+impl Mover<'_> {
+    pub(super) fn export(&self, export: &Export, sink: Sink<'_>) -> Result<Done, Failure> {
+        let overlay = self.machine.overlay();
+        let side = |text: &Option<String>, otherwise: &str| place(overlay, text.as_deref().unwrap_or(otherwise));
+        let ((from, names), (to, _)) = (side(&export.from, "base")?, side(&export.to, "now")?);
+        if from == to || from == Place::Now {
+            return Err(Failure { message: "there is nothing between these two".to_owned(), exit: 2 });
+        }
+        let range = Range { names: &names, from, to, single: export.single };
+        let exporter = Exporter { machine: self.machine, all: export.all, now: clock::now(), progress: &|_, _| {} };
+        let Some(branch) = &export.branch else {
+            let (patches, notes) = exporter.patches(&range)?;
+            'all: for patch in patches {
+                if sink(row(patch.made, Some(patch.name))).is_break() {
+                    break;
+                }
+                for piece in patch.text.chunks(PIECE) {
+                    if sink(Row::Bytes(BytesRow { hex: hex(piece) })).is_break() {
+                        break 'all;
+                    }
+                }
+            }
+            return Ok(Done { notes, ..Done::default() });
+        };
+        Ok(made(branch, exporter.branch(branch, &range)?, sink))
+    }
+
+    pub(super) fn bring(&self, bring: &Bring, sink: Sink<'_>) -> Result<Done, Failure> {
+        let exporter = Exporter { machine: self.machine, all: false, now: clock::now(), progress: &|_, _| {} };
+        let Some(tip) = &bring.tip else {
+            let _ = sink(Row::Known(KnownRow { objects: exporter.known(&bring.branch)? }));
+            return Ok(Done::default());
+        };
+        let path = PathBuf::from(OsString::from_vec(unhex(&bring.pack).unwrap_or_default()));
+        let pack =
+            File::open(&path).map_err(|e| Failure::new(format!("cannot open the pack {}: {e}", path.display())))?;
+        Ok(made(&bring.branch, exporter.bring(&bring.branch, tip, pack)?, sink))
+    }
+}
+
+/// First the branch, then its commits.
+fn made(name: &str, branch: Branch, sink: Sink<'_>) -> Done {
+    let commits = branch.commits.len() as u64;
+    let first = BranchRow { branch: name.to_owned(), tip: branch.tip, parent: branch.parent, commits };
+    let mut flow = sink(Row::Branch(first));
+    for commit in branch.commits {
+        if flow == ControlFlow::Break(()) {
+            break;
+        }
+        flow = sink(row(commit, None));
+    }
+    Done { notes: branch.notes, ..Done::default() }
+}
