@@ -193,7 +193,7 @@ impl Landing<'_> {
         let site = Site { store: &store.dir, root: self.root };
         let paths = planned.paths();
         // What the end needs to know, should this process not live to see it.
-        keep::begin(&**store, &operation, restore)?;
+        keep::begin(store, &operation, restore)?;
         let Planned { plan, contents, .. } = planned;
         let source = contents.source(self.overlay());
         let mut keeper = keep::Keeper::new(store, operation.kept, plan.steps.iter().map(|s| s.path.clone()).collect());

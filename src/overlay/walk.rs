@@ -83,6 +83,7 @@ impl<'t> Part<'t> {
 }
 
 /// What a walk meets.
+#[allow(clippy::large_enum_variant)]
 pub enum Met {
     /// What two views have at a path.
     Pair(Option<Node>, Option<Node>),

@@ -7,7 +7,7 @@ use regentfs::overlay::restore;
 use regentfs::overlay::view::View;
 use regentfs::types::Kind;
 
-use super::tree::{File, Path, Tree, is_below, show};
+use super::tree::{File, Path, Tree, show};
 
 /// What git would store: executable or not, or a link; and the bytes. Nothing for what it does not track.
 fn tracked(file: Option<&File>) -> Option<(Kind, bool, &[u8])> {
