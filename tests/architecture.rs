@@ -30,6 +30,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("query", &["actors", "store", "types"]),
     ("merge", &[]),
     ("diff", &["base", "control", "merge", "overlay", "query", "store", "types"]),
+    ("export", &["apply", "diff", "landing", "merge", "overlay", "query", "store", "timeline", "types"]),
     // It brings what apply knows nothing of together with what knows nothing of apply.
     ("landing", &["apply", "merge", "overlay", "store", "timeline", "types"]),
     (
@@ -40,8 +41,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "actors", "base", "clock", "control", "daemon", "diff", "engine", "fuse", "overlay", "query", "record",
-            "store", "timeline", "types",
+            "actors", "apply", "base", "clock", "control", "daemon", "diff", "engine", "export", "fuse", "overlay",
+            "query", "record", "store", "timeline", "types",
         ],
     ),
 ];

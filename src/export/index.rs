@@ -149,8 +149,9 @@ mod tests {
         assert_eq!(entries.iter().map(|e| e.is_pinned).collect::<Vec<_>>(), [true, false, true, false]);
         assert_eq!(paths(&entries).len(), 4);
         let bytes = std::fs::read(dir.path().join(".git/index")).unwrap();
-        for len in 0..bytes.len() - 24 {
-            assert!(parse(&bytes[..len], 20).is_none(), "{len}");
+        // Cut short within its entries it is none; what follows them (extensions, the hash) differs between versions of git.
+        for len in 0..bytes.len() {
+            assert!(parse(&bytes[..len], 20).is_none() || len >= 4 * 72, "{len}");
         }
     }
 }
