@@ -37,7 +37,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "control",
         &["apply", "clock", "diff", "engine", "fuse", "landing", "overlay", "query", "store", "timeline", "types"],
     ),
-    ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "types"]),
+    ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "timeline", "types"]),
     (
         "cli",
         &[

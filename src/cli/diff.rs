@@ -138,8 +138,8 @@ fn is_there(word: &OsString, repo: &Repo) -> bool {
 /// A path as the filter takes it: relative to the root, in hexadecimal. Relative ones start at the current directory when that
 /// is inside the repository, and at the root otherwise.
 pub fn relative(path: &Path, repo: &Repo) -> Result<String> {
-    let roots: Vec<PathBuf> =
-        [super::source::mountpoint(repo), Some(repo.root.clone())].into_iter().flatten().collect();
+    let mut roots = super::source::mountpoints(repo);
+    roots.push(repo.root.clone());
     let below = |path: &Path| roots.iter().find_map(|root| path.strip_prefix(root).ok().map(Path::to_owned));
     let start = std::env::current_dir().ok().and_then(|cwd| below(&cwd)).unwrap_or_default();
     let joined = if path.is_absolute() {

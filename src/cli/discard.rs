@@ -66,7 +66,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
 /// Deletes the store.
 fn purge(repo: &Repo, yes: bool) -> Result<()> {
     let dir = &repo.store;
-    if Client::connect(dir)?.is_some() || source::mountpoint(repo).is_some() {
+    if Client::connect(dir)?.is_some() || !source::mountpoints(repo).is_empty() {
         bail!("{} is mounted: `regentfs unmount` first, then discard", repo.root.display());
     }
     // Only what is a store may be deleted, whatever --store says.

@@ -50,8 +50,8 @@ fn since(text: &str) -> Result<Time, String> {
 /// A glob as the record needs it: an absolute one is made relative to the repository.
 pub fn glob(pattern: Option<&String>, repo: &Repo) -> Result<Option<String>> {
     let Some(pattern) = pattern else { return Ok(None) };
-    let mountpoint = super::source::mountpoint(repo);
-    let below = [Some(&repo.root), mountpoint.as_ref()].into_iter().flatten().find_map(|dir| {
+    let mountpoints = super::source::mountpoints(repo);
+    let below = [&repo.root].into_iter().chain(&mountpoints).find_map(|dir| {
         let rest = pattern.strip_prefix(dir.to_str()?)?;
         // The leading slash stays: it ties the glob to the root.
         if rest.is_empty() { Some("/") } else { rest.starts_with('/').then_some(rest) }

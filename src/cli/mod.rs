@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod snapshots;
 pub mod source;
 pub mod status;
+pub mod timeline;
 pub mod undo;
 pub mod unmount;
 
@@ -56,6 +57,7 @@ enum Command {
     Redo(undo::RedoArgs),
     Apply(apply::Args),
     Export(export::Args),
+    Timeline(timeline::Args),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Rewind(args) => rewind::run(args, store),
         Command::Undo(args) => undo::run(args, store),
         Command::Redo(args) => undo::run_redo(args, store),
+        Command::Timeline(args) => timeline::run(args, store),
         Command::Apply(args) => apply::run(args, store),
         Command::Export(args) => export::run(args, store),
         Command::Ps(args) => ps::run(args, store),

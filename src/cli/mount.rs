@@ -4,6 +4,8 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,9 +14,12 @@ use anyhow::{Context, Result, bail};
 
 use super::repo::{self, Repo};
 use crate::control::client::Client;
+use crate::control::host::Shows;
+use crate::control::protocol::{MountRequest, MountRow, Request};
 use crate::daemon::{self, Mounting, mounts, users};
 use crate::engine::Mode;
 use crate::fuse::mount::{Unmount, unmount};
+use crate::types::hex;
 
 /// The word that the daemon says when the mount is up.
 const READY: &str = "ready";
@@ -52,9 +57,15 @@ pub struct MountArgs {
     /// Mount on this directory instead of over the repository itself
     #[arg(long, value_name = "DIR")]
     pub at: Option<PathBuf>,
-    /// How reads are known
-    #[arg(long, value_enum, default_value_t = Record::Auto)]
-    pub record: Record,
+    /// Show this timeline, beside what is shown in place
+    #[arg(long, value_name = "NAME", requires = "at", conflicts_with = "snapshot")]
+    pub timeline: Option<String>,
+    /// Show the past, read-only: an id, a label, base, @{yesterday}
+    #[arg(long, value_name = "SNAPSHOT", requires = "at")]
+    pub snapshot: Option<String>,
+    /// How reads are known [default: auto; beside another mount, as there]
+    #[arg(long, value_enum)]
+    pub record: Option<Record>,
     /// Stay in the foreground, and log to the terminal
     #[arg(long)]
     pub foreground: bool,
@@ -67,8 +78,20 @@ pub struct DaemonArgs {
     repo: PathBuf,
     #[arg(long)]
     at: PathBuf,
+    #[arg(long)]
+    timeline: Option<String>,
+    #[arg(long)]
+    snapshot: Option<String>,
     #[arg(long, value_enum)]
     record: Record,
+}
+
+fn shows(timeline: Option<&String>, snapshot: Option<&String>) -> Shows {
+    match (timeline, snapshot) {
+        (Some(name), _) => Shows::Timeline(name.clone()),
+        (None, Some(text)) => Shows::Snapshot(text.clone()),
+        (None, None) => Shows::Primary,
+    }
 }
 
 pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
@@ -79,8 +102,23 @@ pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
     };
     check_places(&repo, &mountpoint)?;
     detach_dead(&repo, &mountpoint)?;
-    let mounting =
-        Mounting { repo: repo.root.clone(), mountpoint, store: repo.store.clone(), mode: args.record.into() };
+    let mounting = Mounting {
+        repo: repo.root.clone(),
+        mountpoint,
+        store: repo.store.clone(),
+        mode: args.record.unwrap_or(Record::Auto).into(),
+        shows: shows(args.timeline.as_ref(), args.snapshot.as_ref()),
+    };
+    if let Some(client) = Client::connect(&repo.store)? {
+        if args.foreground {
+            bail!("a daemon serves {} already: leave --foreground out to add a mount to it", repo.root.display());
+        }
+        return beside(client, &mounting, args.record);
+    }
+    // Mounts of a living daemon that has another store.
+    if let Some(mounted) = mounts::of(&repo.root)?.last() {
+        bail!("{} is already mounted at {}: `regentfs unmount` first, or work in it", repo.root.display(), mounted.mountpoint.display());
+    }
     let inside = if mounting.is_elsewhere() { Vec::new() } else { users::inside(&mounting.repo) };
     if args.foreground {
         log_to_terminal();
@@ -91,18 +129,46 @@ pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
         running.serve();
         return Ok(());
     }
-    spawn_daemon(&mounting, args.record)?;
+    spawn_daemon(&mounting)?;
     warn_inside(&inside);
     println!("{}", ready_text(&mounting));
     Ok(())
 }
 
+/// Asks a daemon for one more mount.
+fn beside(client: Client, mounting: &Mounting, record: Option<Record>) -> Result<()> {
+    let inside = if mounting.is_elsewhere() { Vec::new() } else { users::inside(&mounting.repo) };
+    let (timeline, snapshot) = match &mounting.shows {
+        Shows::Primary => (None, None),
+        Shows::Timeline(name) => (Some(name.clone()), None),
+        Shows::Snapshot(text) => (None, Some(text.clone())),
+    };
+    let at = hex(mounting.mountpoint.as_os_str().as_bytes());
+    let record = record.map(|r| Mode::from(r).name().to_owned());
+    let mut made: Option<MountRow> = None;
+    client.ask(&Request::Mount(MountRequest { at, timeline, snapshot, record }), &mut |row| {
+        made = Some(row);
+        ControlFlow::Continue(())
+    })?;
+    let made = made.context("the daemon did not say what it mounted: do versions differ?")?;
+    let mode = Mode::from_name(&made.record).unwrap_or(mounting.mode);
+    warn_inside(&inside);
+    println!("{}", ready_text(&Mounting { mode, ..mounting.clone() }));
+    Ok(())
+}
+
 fn ready_text(mounting: &Mounting) -> String {
     let mut text = format!("mounted {}", mounting.repo.display());
+    match &mounting.shows {
+        Shows::Primary => {}
+        Shows::Timeline(name) => text += &format!(", timeline {name},"),
+        Shows::Snapshot(name) => text += &format!(" as of {name}, read-only,"),
+    }
     if mounting.is_elsewhere() {
         text += &format!(" at {}", mounting.mountpoint.display());
     }
-    text += &format!(" (record {}); end with: regentfs unmount {}", mounting.mode.name(), mounting.repo.display());
+    let ends = if mounting.shows == Shows::Primary { &mounting.repo } else { &mounting.mountpoint };
+    text += &format!(" (record {}); end with: regentfs unmount {}", mounting.mode.name(), ends.display());
     text
 }
 
@@ -163,21 +229,20 @@ fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes away a mount whose daemon died; refuses when one lives.
+/// Takes away mounts whose daemon died; refuses when something lives at the mountpoint.
 fn detach_dead(repo: &Repo, mountpoint: &Path) -> Result<()> {
-    let mut shown: Vec<_> = [mounts::of(&repo.root), mounts::at(mountpoint)].into_iter().flatten().flatten().collect();
-    shown.dedup();
-    for mounted in shown {
+    let mut shown = mounts::of(&repo.root)?;
+    shown.extend(mounts::at(mountpoint)?.filter(|m| m.repo != repo.root));
+    // The newest first: one may lie on another.
+    for mounted in shown.iter().rev() {
         let at = mounted.mountpoint.display();
-        if !mounts::is_dead(&mounted.mountpoint) {
+        if mounts::is_dead(&mounted.mountpoint) {
+            unmount(&mounted.mountpoint, Unmount::Detach)
+                .with_context(|| format!("the dead mount at {at} cannot be detached: `umount -l {at}` as root"))?;
+            eprintln!("regentfs: detached the mount at {at}, whose daemon had died");
+        } else if mounted.mountpoint == mountpoint {
             bail!("{} is already mounted at {at}: `regentfs unmount` first, or work in it", mounted.repo.display());
         }
-        unmount(&mounted.mountpoint, Unmount::Detach)
-            .with_context(|| format!("the dead mount at {at} cannot be detached: `umount -l {at}` as root"))?;
-        eprintln!("regentfs: detached the mount at {at}, whose daemon had died");
-    }
-    if let Ok(Some(_)) = Client::connect(&repo.store) {
-        bail!("{} is already mounted: `regentfs status` says where", repo.root.display());
     }
     Ok(())
 }
@@ -197,10 +262,16 @@ fn warn_inside(inside: &[users::User]) {
     }
 }
 
-fn spawn_daemon(mounting: &Mounting, record: Record) -> Result<()> {
+fn spawn_daemon(mounting: &Mounting) -> Result<()> {
     let log = open_log(&mounting.store)?;
     // By its own name, so that it is called `regentfs` in lists of processes too.
     let program = std::env::current_exe().ok().filter(|p| p.exists()).unwrap_or_else(|| "/proc/self/exe".into());
+    // In one word: what a user writes may look like an option.
+    let shows = match &mounting.shows {
+        Shows::Primary => None,
+        Shows::Timeline(name) => Some(format!("--timeline={name}")),
+        Shows::Snapshot(text) => Some(format!("--snapshot={text}")),
+    };
     let mut child = Command::new(program)
         .arg("--store")
         .arg(&mounting.store)
@@ -210,7 +281,8 @@ fn spawn_daemon(mounting: &Mounting, record: Record) -> Result<()> {
         .arg("--at")
         .arg(&mounting.mountpoint)
         .arg("--record")
-        .arg(Mode::from(record).name())
+        .arg(mounting.mode.name())
+        .args(shows)
         // Queries run in threads of their own; glibc would keep an arena for each.
         .env("MALLOC_ARENA_MAX", "2")
         .current_dir("/")
@@ -272,6 +344,7 @@ pub fn run_daemon(args: &DaemonArgs, store: Option<&Path>) -> Result<()> {
         mountpoint: args.at.clone(),
         store: store.to_owned(),
         mode: args.record.into(),
+        shows: shows(args.timeline.as_ref(), args.snapshot.as_ref()),
     };
     let started = daemon::start(&mounting);
     let word = match &started {

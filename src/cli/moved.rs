@@ -74,7 +74,7 @@ fn print(out: &mut Output, row: &MovedRow, paths: &[PathRow]) -> std::io::Result
     let of = |what: &'static str| paths.iter().filter(move |p| p.what == what);
     let changed: Vec<_> = of("changed").collect();
     let conflicts = of("conflict").count();
-    if changed.is_empty() && conflicts == 0 {
+    if changed.is_empty() && conflicts == 0 && row.timeline.is_none() {
         return out.line("nothing differs: nothing to do");
     }
     if row.done || conflicts == 0 {
@@ -87,7 +87,11 @@ fn print(out: &mut Output, row: &MovedRow, paths: &[PathRow]) -> std::io::Result
         let paths = count(changed.len() as u64, "path");
         let verb = if row.done { "changed" } else { "would change" };
         let place = if row.repository { " in the repository" } else { "" };
-        let text = format!("{}: {paths} {verb}{place}", row.note);
+        let text = match &row.timeline {
+            // Nothing was changed: something else is shown.
+            Some(timeline) => format!("{}: timeline {timeline} is in place, {paths} differ", row.note),
+            None => format!("{}: {paths} {verb}{place}", row.note),
+        };
         out.line(&out.style(Style::Bold, &text))?;
     }
     for path in of("kept") {
@@ -110,7 +114,7 @@ fn print(out: &mut Output, row: &MovedRow, paths: &[PathRow]) -> std::io::Result
     match (row.op.as_str(), &row.before) {
         ("undo", _) => out.line("`regentfs redo` does it again"),
         ("redo", _) | (_, None) => out.line("`regentfs undo` takes it back"),
-        _ if row.repository => out.line("`regentfs undo` takes it back"),
+        _ if row.repository || row.timeline.is_some() => out.line("`regentfs undo` takes it back"),
         (_, Some(before)) => {
             out.line(&format!("what was there is in snapshot {before}; `regentfs undo` brings it back"))
         }

@@ -16,6 +16,8 @@ pub struct Repo {
     /// Absolute, without symbolic links. Where it is mounted in place, this path leads into the mount.
     pub root: PathBuf,
     pub store: PathBuf,
+    /// The mount of it that is meant, where the path is in one.
+    pub about: Option<PathBuf>,
 }
 
 /// The repository that a command is about: of `path`, or of the current directory.
@@ -23,19 +25,25 @@ pub struct Repo {
 /// In order: that of the mount that the path is in; with `--store` alone, the one that the store belongs to; the nearest
 /// directory upwards that has a store or is a git top level; the path itself.
 pub fn discover(path: Option<&Path>, store: Option<&Path>) -> Result<Repo> {
+    let mounts = mounts::all().unwrap_or_default();
     if let (None, Some(store)) = (path, store)
         && let Ok(format) = Format::load(store)
     {
-        return Ok(Repo { root: format.repo_path(), store: absolute(store)? });
+        let root = format.repo_path();
+        let here = std::env::current_dir().ok();
+        let mount = here.and_then(|here| mount_of(&mounts, &here)).filter(|mount| mount.repo == root);
+        return Ok(Repo { about: mount.map(|m| first_of(&mounts, m)), root, store: absolute(store)? });
     }
     let start = start(path)?;
-    let mounts = mounts::all().unwrap_or_default();
+    let of_mount = |mount: &Mounted| -> Result<Repo> {
+        Ok(Repo { about: Some(first_of(&mounts, mount)), ..with_store(mount.repo.clone(), store)? })
+    };
     if let Some(mount) = mount_of(&mounts, &start) {
-        return with_store(mount.repo.clone(), store);
+        return of_mount(mount);
     }
     let start = canonical(&start)?;
     if let Some(mount) = mount_of(&mounts, &start) {
-        return with_store(mount.repo.clone(), store);
+        return of_mount(mount);
     }
     if path.is_some() && !start.is_dir() {
         bail!("{} is not a directory: give the repository's directory", start.display());
@@ -67,7 +75,7 @@ fn with_store(root: PathBuf, store: Option<&Path>) -> Result<Repo> {
         Some(dir) => absolute(dir)?,
         None => default_store(&root)?,
     };
-    Ok(Repo { root, store })
+    Ok(Repo { root, store, about: None })
 }
 
 fn start(path: Option<&Path>) -> Result<PathBuf> {
@@ -92,6 +100,11 @@ fn canonical(path: &Path) -> Result<PathBuf> {
 /// The innermost regentfs mount that a path is in.
 fn mount_of<'m>(mounts: &'m [Mounted], path: &Path) -> Option<&'m Mounted> {
     mounts.iter().filter(|m| path.starts_with(&m.mountpoint)).max_by_key(|m| m.mountpoint.as_os_str().len())
+}
+
+/// Where the daemon put a mount that can also be reached by a bind mount: that came later.
+fn first_of(mounts: &[Mounted], mount: &Mounted) -> PathBuf {
+    mounts.iter().find(|m| m.device == mount.device).unwrap_or(mount).mountpoint.clone()
 }
 
 /// `$XDG_STATE_HOME/regentfs/<name>-<hash>`: the name for people, the hash of the whole path for uniqueness.
@@ -136,9 +149,11 @@ mod tests {
         assert_eq!(to_mount(Some(&top.join("repo/src")), None).unwrap().root, top.join("repo/src"));
         let missing = discover(Some(&top.join("none")), None).unwrap_err().to_string();
         assert!(missing.contains("does not exist"), "{missing}");
-        let mount = |at: &str| Mounted { id: 1, device: "0:1".into(), repo: "/r".into(), mountpoint: at.into() };
+        let mount = |at: &str| Mounted { id: 1, device: format!("0:{}", at.len()), repo: "/r".into(), mountpoint: at.into() };
         let mounts = [mount("/a"), mount("/a/b"), mount("/ab")];
         assert_eq!(mount_of(&mounts, Path::new("/a/b/c")).unwrap().mountpoint, Path::new("/a/b"));
         assert_eq!(mount_of(&mounts, Path::new("/abc")), None);
+        let bound = Mounted { mountpoint: "/elsewhere".into(), ..mount("/a") };
+        assert_eq!(first_of(&mounts, &bound), Path::new("/a"));
     }
 }

@@ -61,7 +61,7 @@ impl Source {
     /// Finds out who can answer for a repository.
     pub fn of(repo: &Repo) -> Result<Source> {
         if let Some(client) = Client::connect(&repo.store)? {
-            return Ok(Source::Daemon(client));
+            return Ok(Source::Daemon(client.about(repo.about.as_deref())));
         }
         let store = Arc::new(open_store(repo)?);
         let base = DirBase::open(&repo.root)
@@ -106,14 +106,15 @@ impl Source {
     }
 }
 
-/// The place where a repository is mounted, as the mount table knows it.
-pub fn mountpoint(repo: &Repo) -> Option<PathBuf> {
-    mounts::of(&repo.root).ok().flatten().map(|m| m.mountpoint)
+/// The places where a repository is mounted, as the mount table knows them; the one that is meant first.
+pub fn mountpoints(repo: &Repo) -> Vec<PathBuf> {
+    let all = mounts::of(&repo.root).unwrap_or_default().into_iter().map(|m| m.mountpoint);
+    repo.about.iter().cloned().chain(all.filter(|at| Some(at) != repo.about.as_ref())).collect()
 }
 
 /// Opens the store of a repository that is not mounted.
 pub fn open_store(repo: &Repo) -> Result<Store> {
-    if let Some(mountpoint) = mountpoint(repo) {
+    if let Some(mountpoint) = mountpoints(repo).into_iter().next() {
         let (store, at) = (repo.store.display(), mountpoint.display());
         // Asking the mount itself tells a dead daemon from one that has another store.
         if mounts::is_dead(&mountpoint) {

@@ -51,15 +51,29 @@ fn print(out: &mut Output, row: &StatusRow) -> std::io::Result<()> {
         }
         _ => "no".to_owned(),
     };
+    let shown = match &row.snapshot {
+        Some(id) => format!("snapshot {id} of timeline {}", row.timeline),
+        None => row.timeline.clone(),
+    };
     let mounted = if row.mounted { Style::Green } else { Style::Yellow };
     for (name, value, style) in [
         ("repository", row.repo.clone(), Style::Bold),
         ("mounted", state, mounted),
+        ("shows", shown, Style::Plain),
         ("changed", count(row.changed_files, "file"), Style::Plain),
         ("recorded", count(row.events, "event"), Style::Plain),
         ("store", format!("{}  ({})", row.store, size(row.store_bytes)), Style::Plain),
     ] {
         let line = format!("{}{}", out.style(Style::Dim, &format!("{name:<12}")), out.style(style, &value));
+        out.line(&line)?;
+    }
+    for other in row.mounts.iter().filter(|m| Some(&m.mountpoint) != row.mountpoint.as_ref()) {
+        let what = match &other.snapshot {
+            Some(id) => format!("snapshot {id}"),
+            None => format!("timeline {}", other.timeline),
+        };
+        let text = format!("{}  ({what})", other.mountpoint);
+        let line = format!("{}{text}", out.style(Style::Dim, &format!("{:<12}", "beside")));
         out.line(&line)?;
     }
     Ok(())

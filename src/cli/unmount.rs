@@ -1,19 +1,23 @@
 //! `regentfs unmount`: ends a mount and says what it leaves behind.
 
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::output;
-use super::repo;
+use super::repo::{self, Repo};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Request, StatusRow};
-use crate::daemon::{mounts, users};
+use crate::daemon::mounts::{self, Mounted};
+use crate::daemon::users::{self, User};
 use crate::fuse::mount::{Unmount, unmount};
+use crate::query::rows::bytes;
 use crate::store::StoreError;
 use crate::store::format::Lock;
+use crate::types::hex;
 
 /// How long the daemon may take to write down what is left.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,43 +39,77 @@ pub fn run(args: &UnmountArgs, store: Option<&Path>) -> Result<()> {
     // Called from inside the mount, this very process would hold it.
     std::env::set_current_dir("/").context("cannot leave the current directory")?;
     let Some(client) = Client::connect(&repo.store)? else {
-        let Some(mounted) = mounted else {
-            bail!("{} is not mounted: `regentfs mount` mounts it", repo.root.display());
-        };
-        if !mounts::is_dead(&mounted.mountpoint) {
-            let (at, dir) = (mounted.mountpoint.display(), repo.store.display());
-            bail!("{at} is mounted, but not from the store {dir}: give the mount's own store with --store");
-        }
-        unmount(&mounted.mountpoint, Unmount::Detach)
-            .with_context(|| format!("the dead mount at {} cannot be detached", mounted.mountpoint.display()))?;
-        println!("detached {}, whose daemon had died; its changes are kept", mounted.mountpoint.display());
-        return Ok(());
+        return detach(&repo, &mounted);
     };
     let mut status: Option<StatusRow> = None;
-    client.ask(&Request::Status, &mut |row| {
+    client.about(repo.about.as_deref()).ask(&Request::Status, &mut |row| {
         status = Some(row);
         ControlFlow::Continue(())
     })?;
+    let status = status.context("the daemon did not say what is mounted: do versions differ?")?;
+    let only = one_of(&repo, &status);
+    let doomed: Vec<&Mounted> =
+        mounted.iter().filter(|m| only.as_ref().is_none_or(|at| m.mountpoint == *at)).collect();
+    if !args.lazy && doomed.len() > 1 {
+        // All or none: one that is in use must be known before the first is gone.
+        refuse_users(&doomed, "in use")?;
+    }
+    let request = Request::Unmount { lazy: args.lazy, at: only.as_ref().map(|at| hex(at.as_os_str().as_bytes())) };
     let client = Client::connect(&repo.store)?.context("the daemon ended by itself: nothing to do")?;
-    match client.ask::<serde_json::Value>(&Request::Unmount { lazy: args.lazy }, &mut |_| ControlFlow::Continue(())) {
+    match client.ask::<serde_json::Value>(&request, &mut |_| ControlFlow::Continue(())) {
         Ok(_) | Err(ClientError::Cut) => {}
         Err(ClientError::Failed(failure)) => {
-            let Some(mounted) = mounted else { bail!("{failure}") };
-            let users = users::of_mount(mounted.id, &mounted.mountpoint);
-            if users.is_empty() {
-                bail!("{failure}: end what uses it, or give --lazy");
-            }
-            let list: Vec<String> =
-                users.iter().take(20).map(|u| format!("  {:>7}  {}  ({})", u.pid, u.command, u.what)).collect();
-            bail!("{failure} by these processes: end them, `cd` out of it, or give --lazy\n{}", list.join("\n"));
+            refuse_users(&doomed, &failure.message)?;
+            bail!("{failure}: end what uses it, or give --lazy");
         }
         Err(e) => return Err(e.into()),
+    }
+    if let Some(at) = only {
+        println!("unmounted {}", at.display());
+        return Ok(());
     }
     if !args.lazy {
         wait_for_the_end(&repo.store)?;
     }
-    report(&repo.root, status.as_ref());
+    report(&repo.root, &status);
     Ok(())
+}
+
+/// The one mount that is meant, if others stay.
+fn one_of(repo: &Repo, status: &StatusRow) -> Option<PathBuf> {
+    let at = repo.about.as_ref()?;
+    let row = status.mounts.iter().find(|m| bytes(&m.mountpoint, m.mountpoint_hex.as_ref()) == at.as_os_str().as_bytes())?;
+    (!row.primary && status.mounts.len() > 1).then(|| at.clone())
+}
+
+/// Without a daemon: dead mounts are taken away.
+fn detach(repo: &Repo, mounted: &[Mounted]) -> Result<()> {
+    if mounted.is_empty() {
+        bail!("{} is not mounted: `regentfs mount` mounts it", repo.root.display());
+    }
+    if let Some(living) = mounted.iter().find(|m| !mounts::is_dead(&m.mountpoint)) {
+        let (at, dir) = (living.mountpoint.display(), repo.store.display());
+        bail!("{at} is mounted, but not from the store {dir}: give the mount's own store with --store");
+    }
+    for dead in mounted.iter().rev() {
+        let at = dead.mountpoint.display();
+        unmount(&dead.mountpoint, Unmount::Detach)
+            .with_context(|| format!("the dead mount at {at} cannot be detached"))?;
+        println!("detached {at}, whose daemon had died; its changes are kept");
+    }
+    Ok(())
+}
+
+/// # Errors
+/// When processes use one of the mounts: names them.
+fn refuse_users(doomed: &[&Mounted], why: &str) -> Result<()> {
+    let users: Vec<User> = doomed.iter().flat_map(|m| users::of_mount(m.id, &m.mountpoint)).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> =
+        users.iter().take(20).map(|u| format!("  {:>7}  {}  ({})", u.pid, u.command, u.what)).collect();
+    bail!("{why} by these processes: end them, `cd` out of it, or give --lazy\n{}", list.join("\n"));
 }
 
 /// The daemon gives its lock back as the last thing it does.
@@ -92,14 +130,13 @@ fn wait_for_the_end(store: &Path) -> Result<()> {
     }
 }
 
-fn report(root: &Path, status: Option<&StatusRow>) {
+fn report(root: &Path, status: &StatusRow) {
     let name = root.display();
-    let Some(status) = status else {
-        println!("unmounted {name}");
-        return;
-    };
     let files = output::count(status.changed_files, "changed file");
     println!("unmounted {name}: {files} and {} kept in {}", output::count(status.events, "event"), status.store);
+    for beside in status.mounts.iter().filter(|m| !m.primary) {
+        println!("unmounted {} as well", beside.mountpoint);
+    }
     if status.changed_files > 0 {
         println!(
             "the repository itself is as it was; `regentfs diff` shows the changes, `regentfs mount` goes on with them, \

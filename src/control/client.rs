@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +13,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Done, Failure, Request, Response, SOCKET};
+use super::protocol::{Asked, Done, Failure, Request, Response, SOCKET};
+use crate::types::hex;
 
 /// How long a daemon may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +36,7 @@ pub enum ClientError {
 /// A connection, for one request.
 pub struct Client {
     stream: UnixStream,
+    about: Option<PathBuf>,
 }
 
 /// The address of the socket in `dir`. Through a descriptor of the directory, as a socket's path has at most 107 bytes.
@@ -75,7 +78,13 @@ impl Client {
         }
         let stream = UnixStream::from(socket);
         stream.set_nonblocking(false)?;
-        Ok(Some(Client { stream }))
+        Ok(Some(Client { stream, about: None }))
+    }
+
+    /// The request is about the mount at this place, not about the daemon's first one.
+    pub fn about(mut self, mountpoint: Option<&Path>) -> Client {
+        self.about = mountpoint.map(Path::to_owned);
+        self
     }
 
     /// Gives up when the daemon says nothing for this long; without it, a long query may take its time.
@@ -92,7 +101,13 @@ impl Client {
         request: &Request,
         sink: &mut dyn FnMut(R) -> ControlFlow<()>,
     ) -> Result<Done, ClientError> {
-        let mut line = serde_json::to_vec(request)?;
+        let mut line = match &self.about {
+            Some(at) => {
+                let about = hex(at.as_os_str().as_bytes());
+                serde_json::to_vec(&Asked { about, request: request.clone() })?
+            }
+            None => serde_json::to_vec(request)?,
+        };
         line.push(b'\n');
         self.stream.write_all(&line)?;
         let mut input = BufReader::with_capacity(64 << 10, self.stream);

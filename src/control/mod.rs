@@ -5,6 +5,8 @@
 pub mod client;
 pub mod contents;
 pub mod export;
+pub mod host;
 pub mod protocol;
 pub mod server;
 pub mod time;
+pub mod timeline;

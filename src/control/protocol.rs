@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::contents::OverlayContents;
 use super::time;
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
-use crate::overlay::Overlay;
 use crate::overlay::view::View;
+use crate::overlay::{Overlay, Shown};
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
-use crate::store::{Store, StoreError};
-use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, MovedRow, PathRow, SnapshotRow};
+use crate::store::{Store, StoreError, history};
+use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
+use crate::timeline::spec;
 use crate::types::Seq;
 
 /// The socket's name in the store's directory.
@@ -30,10 +31,15 @@ pub enum Request {
         follow: bool,
     },
     Reads(ReadsFilter),
-    /// `lazy` detaches the mount even while it is in use.
+    /// `lazy` detaches even while it is in use.
     Unmount {
         lazy: bool,
+        /// Only this mount, by its mountpoint in hexadecimal; all of them otherwise.
+        #[serde(default)]
+        at: Option<String>,
     },
+    Mount(MountRequest),
+    Timeline(TimelineRequest),
     /// Write everything that was seen so far to the record.
     Flush,
     Snapshot {
@@ -70,8 +76,78 @@ impl Request {
                 | Request::Apply(_)
                 | Request::Export(_)
                 | Request::Bring(_)
+                | Request::Timeline(_)
         )
     }
+}
+
+impl Request {
+    /// Whether the answer depends on which tree is meant.
+    pub fn needs_a_tree(&self) -> bool {
+        match self {
+            Request::Diff(_)
+            | Request::Snapshot { .. }
+            | Request::Snapshots(_)
+            | Request::Cat { .. }
+            | Request::Rewind(_)
+            | Request::Discard { .. }
+            | Request::Undo(_)
+            | Request::Apply(_)
+            | Request::Export(_)
+            | Request::Bring(_) => true,
+            Request::Timeline(TimelineRequest::Fork { from, .. }) => {
+                // Steps back and times are looked up from where one stands.
+                from.as_ref().is_none_or(|text| text.starts_with("now") || text.starts_with('@'))
+            }
+            Request::Status
+            | Request::Ps(_)
+            | Request::Events { .. }
+            | Request::Reads(_)
+            | Request::Unmount { .. }
+            | Request::Mount(_)
+            | Request::Timeline(_)
+            | Request::Flush => false,
+        }
+    }
+}
+
+/// A request, and which of the daemon's mounts it is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The mountpoint in hexadecimal.
+    pub about: String,
+    pub request: Request,
+}
+
+/// One more mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountRequest {
+    /// Where, in hexadecimal.
+    pub at: String,
+    /// What it shows; with neither of the two, what is shown in place.
+    pub timeline: Option<String>,
+    pub snapshot: Option<String>,
+    /// How it records; as the others, if it is not given.
+    pub record: Option<String>,
+}
+
+/// Timelines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimelineRequest {
+    List,
+    /// `from` is a point in time, or another timeline; the present otherwise.
+    Fork {
+        name: String,
+        from: Option<String>,
+    },
+    Switch {
+        name: String,
+    },
+    Delete {
+        name: String,
+    },
 }
 
 /// Which snapshots are wanted.
@@ -226,6 +302,14 @@ pub struct StatusRow {
     pub pid: Option<u32>,
     pub record: Option<String>,
     pub since: Option<String>,
+    /// What it shows: a timeline; of a mount that shows a snapshot, the one that this belongs to.
+    #[serde(default)]
+    pub timeline: String,
+    #[serde(default)]
+    pub snapshot: Option<String>,
+    /// All mounts of the daemon, the primary one first.
+    #[serde(default)]
+    pub mounts: Vec<MountRow>,
     pub changed_files: u64,
     pub events: u64,
     pub store: String,
@@ -233,6 +317,21 @@ pub struct StatusRow {
     pub store_hex: Option<String>,
     /// Bytes that the store takes on disk, roughly.
     pub store_bytes: u64,
+}
+
+/// A mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRow {
+    pub mountpoint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountpoint_hex: Option<String>,
+    /// It shows what is shown in place.
+    pub primary: bool,
+    pub timeline: String,
+    /// The snapshot that it shows, read-only; null for a timeline.
+    pub snapshot: Option<String>,
+    pub record: String,
+    pub since: String,
 }
 
 /// Any row.
@@ -251,6 +350,8 @@ pub enum Row {
     Export(ExportRow),
     Branch(BranchRow),
     Known(KnownRow),
+    Timeline(TimelineRow),
+    Mount(MountRow),
 }
 
 /// A kind of row, taken out of [`Row`].
@@ -270,7 +371,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow)
+    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -308,6 +409,8 @@ pub fn dispatch(
         Request::Cat { at, path } => time::cat(overlay, at, path, sink),
         Request::Status
         | Request::Unmount { .. }
+        | Request::Mount(_)
+        | Request::Timeline(_)
         | Request::Flush
         | Request::Snapshot { .. }
         | Request::Rewind(_)
@@ -319,6 +422,19 @@ pub fn dispatch(
             Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
         }
     }
+}
+
+/// What an overlay shows: the timeline's name, and the snapshot's where it is one.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn what_is_shown(overlay: &Overlay) -> Result<(String, Option<String>), StoreError> {
+    let store = overlay.store();
+    let (timeline, snapshot) = match overlay.shown() {
+        Shown::Timeline(timeline) => (timeline, None),
+        Shown::Past(at) => (at.timeline, Some(spec::name_of(&store.format.id, at.epoch))),
+    };
+    Ok((history::timeline(&*store.kv, timeline)?.name, snapshot))
 }
 
 /// What `status` can say of a store without a daemon.
@@ -335,6 +451,9 @@ pub fn offline_status(overlay: &Overlay, store: &Store) -> Result<StatusRow, Fai
         pid: None,
         record: None,
         since: None,
+        timeline: what_is_shown(overlay)?.0,
+        snapshot: None,
+        mounts: Vec::new(),
         changed_files: diff::count(&View::base(overlay), &View::now(overlay))?,
         events: query::last_seq(store)?.0,
         store: path,

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,31 +11,33 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::client::address;
-use super::protocol::{Done, Failure, Request, Response, Row, SOCKET, StatusRow, dispatch};
+use super::host::{Host, Mount, Shows};
+use super::protocol::{
+    Asked, Done, Failure, MountRequest, MountRow, Request, Response, Row, SOCKET, StatusRow, TimelineRequest, dispatch,
+    what_is_shown,
+};
 use super::time::Mover;
+use super::timeline::{ForkPoint, fork_point};
 use crate::diff;
-use crate::engine::{Caller, Engine};
-use crate::fuse::mount::{self, Unmount};
+use crate::engine::{Caller, Engine, Mode};
+use crate::overlay::Shown;
 use crate::overlay::view::View;
 use crate::query::{rows, time};
 use crate::timeline::rows::UserRow;
-use crate::types::{Ino, Time};
+use crate::types::unhex;
 
 /// Longest request, bytes.
 const MAX_REQUEST: u64 = 1 << 20;
 /// How often `--follow` looks for new events.
 const FOLLOW: Duration = Duration::from_millis(100);
 
-/// What the server knows of the mount.
-pub struct Served {
-    pub engine: Arc<Engine>,
-    pub repo: PathBuf,
-    pub mountpoint: PathBuf,
-    pub since: Time,
+/// The server.
+struct Served {
+    host: Arc<dyn Host>,
 }
 
 /// Binds the socket in `dir` (mode 0600) and answers in threads of its own until the process ends.
-pub fn start(dir: &Path, served: Served) -> std::io::Result<()> {
+pub fn start(dir: &Path, host: Arc<dyn Host>) -> std::io::Result<()> {
     let path = dir.join(SOCKET);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
@@ -47,7 +50,7 @@ pub fn start(dir: &Path, served: Served) -> std::io::Result<()> {
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     rustix::net::listen(&socket, 16)?;
     let listener = UnixListener::from(socket);
-    let served = Arc::new(served);
+    let served = Arc::new(Served { host });
     std::thread::Builder::new().name("control".into()).spawn(move || {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
@@ -79,6 +82,26 @@ fn is_allowed(stream: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
+/// A request as it is written; without a mount it is about the first one.
+fn parse(line: &[u8]) -> Result<(Option<PathBuf>, Request), Failure> {
+    let garbage = |e: serde_json::Error| {
+        Failure::new(format!("a request that this daemon does not understand ({e}): do versions differ?"))
+    };
+    let value: serde_json::Value = serde_json::from_slice(line).map_err(garbage)?;
+    if value.get("about").is_none() {
+        return Ok((None, serde_json::from_value(value).map_err(garbage)?));
+    }
+    let Asked { about, request } = serde_json::from_value(value).map_err(garbage)?;
+    Ok((Some(directory(&about)?), request))
+}
+
+/// A path in hexadecimal.
+fn directory(hex: &str) -> Result<PathBuf, Failure> {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = unhex(hex).ok_or_else(|| Failure::new("a directory is not in hexadecimal"))?;
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+}
+
 impl Served {
     fn serve(&self, stream: &UnixStream) -> std::io::Result<()> {
         if !is_allowed(stream) {
@@ -88,47 +111,77 @@ impl Served {
         let mut line = Vec::new();
         BufReader::new(stream).take(MAX_REQUEST).read_until(b'\n', &mut line)?;
         let mut out = BufWriter::with_capacity(64 << 10, stream);
-        let answer = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => self.answer(&request, stream, &mut out),
-            Err(e) => {
-                Err(Failure::new(format!("a request that this daemon does not understand ({e}): do versions differ?")))
+        let answer = parse(&line).and_then(|(about, request)| {
+            let mount = self.mount_at(about.as_deref(), &request)?;
+            let answer = self.answer(&mount, &request, stream, &mut out);
+            if matches!(request, Request::Unmount { .. }) && answer.is_ok() {
+                tracing::info!("unmounted on request");
             }
-        };
-        let unmounted = matches!(serde_json::from_slice(&line), Ok(Request::Unmount { .. })) && answer.is_ok();
+            answer
+        });
         let last: Response<()> = match answer {
             Ok(done) => Response::Done(done),
             Err(failure) => Response::Error(failure),
         };
         send(&mut out, &last)?;
-        out.flush()?;
-        if unmounted {
-            tracing::info!("unmounted on request");
-        }
-        Ok(())
+        out.flush()
     }
 
-    fn answer(&self, request: &Request, stream: &UnixStream, out: &mut impl Write) -> Result<Done, Failure> {
+    /// The mount that a request is about.
+    fn mount_at(&self, about: Option<&Path>, request: &Request) -> Result<Arc<Mount>, Failure> {
+        let mounts = self.host.mounts();
+        if about.is_none() && mounts.len() > 1 && mounts.iter().all(|m| !m.primary) && request.needs_a_tree() {
+            let all: Vec<String> = mounts.iter().map(|m| m.at.display().to_string()).collect();
+            let all = all.join(", ");
+            let message = format!("there are several mounts and none is in place: give one of {all} with --repo, or `cd` to it");
+            return Err(Failure { message, exit: 2 });
+        }
+        match about {
+            None => mounts.into_iter().next().ok_or_else(|| Failure::new("the daemon is ending")),
+            Some(at) => mounts
+                .into_iter()
+                .rfind(|m| m.at == at)
+                .ok_or_else(|| Failure::new(format!("nothing of this daemon is mounted at {}", at.display()))),
+        }
+    }
+
+    fn answer(
+        &self,
+        mount: &Mount,
+        request: &Request,
+        stream: &UnixStream,
+        out: &mut impl Write,
+    ) -> Result<Done, Failure> {
         let mut sink = |row: Row| match send(out, &Response::Row(row)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
+        let engine = &mount.engine;
         match request {
             Request::Status => {
-                let _ = sink(Row::Status(self.status()?));
+                let _ = sink(Row::Status(self.status(mount)?));
                 Ok(Done::default())
             }
             Request::Flush => {
-                self.settle()?;
+                settle(engine)?;
                 Ok(Done::default())
             }
-            Request::Unmount { lazy } => self.unmount(*lazy),
+            Request::Unmount { lazy, at } => {
+                let at = at.as_deref().map(directory).transpose()?;
+                self.host.unmount(at.as_deref(), *lazy)?;
+                Ok(Done::default())
+            }
+            Request::Mount(wanted) => {
+                let _ = sink(Row::Mount(mount_row(&*self.mount(wanted)?)?));
+                Ok(Done::default())
+            }
             Request::Events { filter, follow: true } => {
                 let mut filter = filter.clone();
                 loop {
-                    self.settle()?;
+                    settle(engine)?;
                     let request = Request::Events { filter: filter.clone(), follow: false };
                     let mut gone = false;
-                    let done = self.dispatch(&request, &mut |row| {
+                    let done = dispatch(&request, engine.overlay(), engine.overlay().store(), &mut |row| {
                         let flow = match send(out, &Response::Row(row)) {
                             Ok(()) => ControlFlow::Continue(()),
                             Err(_) => ControlFlow::Break(()),
@@ -137,7 +190,7 @@ impl Served {
                         flow
                     })?;
                     filter.from_seq = done.next_seq.unwrap_or(filter.from_seq);
-                    if gone || out.flush().is_err() || self.engine.is_stopped() || hung_up(stream, FOLLOW) {
+                    if gone || out.flush().is_err() || engine.is_stopped() || hung_up(stream, FOLLOW) {
                         return Ok(Done::default());
                     }
                 }
@@ -148,8 +201,12 @@ impl Served {
             | Request::Reads(_)
             | Request::Snapshots(_)
             | Request::Cat { .. } => {
-                self.settle()?;
-                self.dispatch(request, &mut sink)
+                settle(engine)?;
+                dispatch(request, engine.overlay(), engine.overlay().store(), &mut sink)
+            }
+            Request::Timeline(asked) => {
+                let engine = self.mover_of(mount, asked)?;
+                moving(&engine, stream, request, &mut sink)
             }
             Request::Snapshot { .. }
             | Request::Rewind(_)
@@ -157,79 +214,110 @@ impl Served {
             | Request::Undo(_)
             | Request::Apply(_)
             | Request::Export(_)
-            | Request::Bring(_) => {
-                let users = |ino| {
-                    let row = |(_, pid, comm): (_, _, Vec<u8>)| UserRow { pid, comm: rows::text(&comm).0 };
-                    self.engine.users_of(ino).into_iter().map(row).collect()
-                };
-                self.mover(stream, &users)?.answer(request, &mut sink)
+            | Request::Bring(_) => moving(engine, stream, request, &mut sink),
             }
         }
     }
 
-    fn dispatch(&self, request: &Request, sink: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<Done, Failure> {
-        let overlay = self.engine.overlay();
-        dispatch(request, overlay, overlay.store(), sink)
-    }
-
-    /// What changes the tree on behalf of the client.
-    fn mover<'s>(&'s self, stream: &UnixStream, users: &'s dyn Fn(Ino) -> Vec<UserRow>) -> Result<Mover<'s>, Failure> {
-        let peer = rustix::net::sockopt::socket_peercred(stream)
-            .map_err(|e| Failure::new(format!("cannot tell who asks: {}", std::io::Error::from(e))))?;
-        let caller = Caller {
-            tid: peer.pid.as_raw_nonzero().get().cast_unsigned(),
-            uid: peer.uid.as_raw(),
-            gid: peer.gid.as_raw(),
+    fn mount(&self, wanted: &MountRequest) -> Result<Arc<Mount>, Failure> {
+        let shows = match (&wanted.timeline, &wanted.snapshot) {
+            (Some(name), _) => Shows::Timeline(name.clone()),
+            (None, Some(text)) => Shows::Snapshot(text.clone()),
+            (None, None) => Shows::Primary,
         };
-        Ok(Mover {
-            machine: self.engine.machine(),
-            ctx: self.engine.ctx_for(caller),
-            mapped: self.engine.may_be_mapped(),
-            users,
-        })
+        let mode = |name: &String| {
+            Mode::from_name(name).ok_or_else(|| Failure::new(format!("no way to record is called {name}")))
+        };
+        let mode = wanted.record.as_ref().map(mode).transpose()?;
+        self.host.mount(&shows, &directory(&wanted.at)?, mode)
     }
 
-    fn settle(&self) -> Result<(), Failure> {
-        self.engine
-            .settle()
-            .map_err(|e| Failure::new(format!("the record cannot be written ({e}): see daemon.log in the store")))
+    /// Whose part it is to do something about timelines.
+    fn mover_of(&self, mount: &Mount, asked: &TimelineRequest) -> Result<Arc<Engine>, Failure> {
+        let mounts = self.host.mounts();
+        let found = match asked {
+            // What is shown in place is the primary mount's, wherever the question comes from.
+            TimelineRequest::Switch { .. } => mounts.iter().find(|m| m.primary),
+            // The present of another timeline is with the mount that shows it.
+            TimelineRequest::Fork { from: Some(text), .. } => match fork_point(mount.engine.overlay(), text)? {
+                ForkPoint::Present(id) => {
+                    mounts.iter().find(|m| m.engine.overlay().shown() == Shown::Timeline(id))
+                }
+                ForkPoint::At(_) => None,
+            },
+            TimelineRequest::Fork { from: None, .. } | TimelineRequest::Delete { .. } | TimelineRequest::List => None,
+        };
+        Ok(found.map_or_else(|| mount.engine.clone(), |m| m.engine.clone()))
     }
 
-    fn status(&self) -> Result<StatusRow, Failure> {
-        use std::os::unix::ffi::OsStrExt;
-        let overlay = self.engine.overlay();
+    fn status(&self, mount: &Mount) -> Result<StatusRow, Failure> {
+        let overlay = mount.engine.overlay();
         let store = overlay.store();
-        self.settle()?;
-        let (repo, repo_hex) = rows::text(self.repo.as_os_str().as_bytes());
-        let (mountpoint, mountpoint_hex) = rows::text(self.mountpoint.as_os_str().as_bytes());
+        settle(&mount.engine)?;
+        let (repo, repo_hex) = rows::text(self.host.repo().as_os_str().as_bytes());
         let (path, store_hex) = rows::text(store.dir.as_os_str().as_bytes());
+        let shown = mount_row(mount)?;
         Ok(StatusRow {
             mounted: true,
             repo,
             repo_hex,
-            mountpoint: Some(mountpoint),
-            mountpoint_hex,
+            mountpoint: Some(shown.mountpoint),
+            mountpoint_hex: shown.mountpoint_hex,
             pid: Some(std::process::id()),
-            record: Some(self.engine.mode().name().to_owned()),
-            since: Some(time::format(self.since)),
+            record: Some(shown.record),
+            since: Some(shown.since),
+            timeline: shown.timeline,
+            snapshot: shown.snapshot,
+            mounts: self.host.mounts().iter().map(|m| mount_row(m)).collect::<Result<_, _>>()?,
             changed_files: diff::count(&View::base(overlay), &View::now(overlay))?,
-            events: self.engine.events(),
+            events: mount.engine.events(),
             store: path,
             store_hex,
             store_bytes: store.kv.disk_bytes(),
         })
     }
+}
 
-    fn unmount(&self, lazy: bool) -> Result<Done, Failure> {
-        let how = if lazy { Unmount::Detach } else { Unmount::Idle };
-        match mount::unmount(&self.mountpoint, how) {
-            Ok(()) => Ok(Done::default()),
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-                Err(Failure::new(format!("{} is in use", self.mountpoint.display())))
-            }
-            Err(e) => Err(Failure::new(format!("cannot unmount {}: {e}", self.mountpoint.display()))),
-        }
-    }
+fn mount_row(mount: &Mount) -> Result<MountRow, Failure> {
+    let (mountpoint, mountpoint_hex) = rows::text(mount.at.as_os_str().as_bytes());
+    let (timeline, snapshot) = what_is_shown(mount.engine.overlay())?;
+    Ok(MountRow {
+        mountpoint,
+        mountpoint_hex,
+        primary: mount.primary,
+        timeline,
+        snapshot,
+        record: mount.engine.mode().name().to_owned(),
+        since: time::format(mount.since),
+    })
+}
+
+/// Does what changes the tree, or its history, on behalf of the client.
+fn moving(
+    engine: &Engine,
+    stream: &UnixStream,
+    request: &Request,
+    sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> Result<Done, Failure> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)
+        .map_err(|e| Failure::new(format!("cannot tell who asks: {}", std::io::Error::from(e))))?;
+    let caller = Caller {
+        tid: peer.pid.as_raw_nonzero().get().cast_unsigned(),
+        uid: peer.uid.as_raw(),
+        gid: peer.gid.as_raw(),
+    };
+    let users = |ino| {
+        let row = |(_, pid, comm): (_, _, Vec<u8>)| UserRow { pid, comm: rows::text(&comm).0 };
+        engine.users_of(ino).into_iter().map(row).collect()
+    };
+    let (ctx, mapped) = (engine.ctx_for(caller), engine.may_be_mapped());
+    Mover { machine: engine.machine(), ctx, mapped, users: &users }.answer(request, sink)
+}
+
+fn settle(engine: &Engine) -> Result<(), Failure> {
+    engine
+        .settle()
+        .map_err(|e| Failure::new(format!("the record cannot be written ({e}): see daemon.log in the store")))
 }
 
 fn send<R: serde::Serialize>(out: &mut impl Write, response: &Response<R>) -> std::io::Result<()> {

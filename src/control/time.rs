@@ -64,12 +64,12 @@ fn os(what: &str) -> impl Fn(crate::types::Errno) -> Failure {
 pub fn resume(machine: &Machine, ctx: &Ctx) -> Result<(), Failure> {
     let fd = machine.overlay().base().descriptor().map_err(|e| os("cannot open the repository")(e.into()))?;
     let root = Root::new(fd);
-    Ok(Landing { machine, root: &root, others: Vec::new() }.resume(ctx, &mut ())?)
+    Ok(Landing { machine, root: &root, others: machine.others() }.resume(ctx, &mut ())?)
 }
 
 /// What a user's text stands for.
 pub(crate) fn place(overlay: &Overlay, text: &str) -> Result<(Place, Names), Failure> {
-    let names = Names::load(overlay.store(), overlay.timeline())?;
+    let names = Names::of(overlay)?;
     let place = names.find(text, clock::now())?;
     Ok((place, names))
 }
@@ -88,7 +88,7 @@ pub fn sides<'o>(overlay: &'o Overlay, filter: &DiffFilter) -> Result<(View<'o>,
 /// Lists snapshots, oldest first.
 pub fn snapshots(overlay: &Overlay, filter: &SnapshotsFilter, sink: Sink<'_>) -> Result<Done, Failure> {
     let kv = &*overlay.store().kv;
-    let names = Names::load(overlay.store(), overlay.timeline())?;
+    let names = Names::of(overlay)?;
     let timelines = history::timelines(kv)?;
     let mut list = history::snapshots(kv)?;
     if let Some(one) = &filter.one {
@@ -200,11 +200,12 @@ impl Mover<'_> {
             Request::Apply(apply) => self.apply(apply, sink),
             Request::Export(export) => self.export(export, sink),
             Request::Bring(bring) => self.bring(bring, sink),
+            Request::Timeline(request) => self.timeline(request, sink),
             _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
         }
     }
 
-    fn overlay(&self) -> &Arc<Overlay> {
+    pub(super) fn overlay(&self) -> &Arc<Overlay> {
         self.machine.overlay()
     }
 
@@ -214,7 +215,7 @@ impl Mover<'_> {
         }
         let reason = Reason { why: Why::Manual, label, note: String::new() };
         let snapshot = self.machine.snapshot(&self.ctx, &reason, &self.mapped, true)?;
-        let names = Names::load(self.overlay().store(), self.overlay().timeline())?;
+        let names = Names::of(self.overlay())?;
         let timelines = history::timelines(&*self.overlay().store().kv)?;
         let _ = sink(Row::Snapshot(snapshot_row(&names, &timelines, snapshot, None)));
         Ok(Done::default())
@@ -281,15 +282,18 @@ impl Mover<'_> {
             return Ok(self.landed(direction.name(), note, &landed, sink));
         }
         let (operation, moved) = self.machine.undo(&self.ctx, direction, undo.force, &self.mapped)?;
-        let names = Names::load(self.overlay().store(), self.overlay().timeline())?;
+        let names = Names::of(self.overlay())?;
         let note = format!("{} of {}", direction.name(), operation.note);
+        if operation.kind == OpKind::Switch {
+            return self.switched(direction.name(), note, &moved, &names, sink);
+        }
         Ok(self.moved(direction.name(), note, &moved, &names, sink))
     }
 
     fn landing<T>(&self, act: impl FnOnce(&Landing<'_>) -> landing::Result<T>) -> Result<T, Failure> {
         let fd = self.overlay().base().descriptor().map_err(|e| os("cannot open the repository")(e.into()))?;
         let root = Root::new(fd);
-        Ok(act(&Landing { machine: self.machine, root: &root, others: Vec::new() })?)
+        Ok(act(&Landing { machine: self.machine, root: &root, others: self.machine.others() })?)
     }
 
     fn apply(&self, apply: &Apply, sink: Sink<'_>) -> Result<Done, Failure> {
@@ -330,6 +334,7 @@ impl Mover<'_> {
             note,
             changed: landed.paths.len() as u64,
             repository: true,
+            timeline: None,
         };
         let _ = sink(Row::Moved(row));
         let mut send = |path: &Path, what: &str, why: Option<String>| {
@@ -368,12 +373,13 @@ impl Mover<'_> {
             note,
             changed: moved.paths.len() as u64,
             repository: false,
+            timeline: None,
         };
         self.tell(row, &moved.paths, &moved.kept, sink)
     }
 
     /// First what happened, then the paths.
-    fn tell(&self, row: MovedRow, changed: &[Path], kept: &[Kept], sink: Sink<'_>) -> Done {
+    pub(super) fn tell(&self, row: MovedRow, changed: &[Path], kept: &[Kept], sink: Sink<'_>) -> Done {
         let path_row = |path: &Path, what: &str, users| {
             let (path, path_hex) = text(path.as_bytes());
             Row::Path(PathRow { path, path_hex, what: what.to_owned(), why: None, users })

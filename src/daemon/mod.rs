@@ -1,5 +1,6 @@
-//! The process behind a mount: opens the base before it is covered, serves until the mount is gone, and ends in good order.
+//! The process behind the mounts of a repository: opens the base before it is covered, serves until the mounts are gone, and ends in good order.
 
+mod hold;
 pub mod mounts;
 pub mod users;
 
@@ -10,14 +11,17 @@ use std::time::Duration;
 use rustix::process::{getegid, geteuid};
 
 use crate::base::{Base, DirBase};
-use crate::clock;
-use crate::control::server::{self, Served};
-use crate::control::time;
+use crate::control::host::Shows;
+use crate::control::protocol::Failure;
+use crate::control::{server, time};
 use crate::engine::{Caller, Config, Engine, Mode};
-use crate::fuse::mount::{self, Unmount};
-use crate::fuse::session::{Session, SessionError};
+use crate::fuse::session::SessionError;
 use crate::store::format::Owner;
 use crate::store::{Store, StoreError};
+use crate::timeline::TimeError;
+use crate::timeline::spec::SpecError;
+
+use hold::Hold;
 
 /// How long after SIGTERM a mount that is still in use is served. Then open files in it fail with ENOTCONN.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
@@ -30,6 +34,7 @@ pub struct Mounting {
     pub mountpoint: PathBuf,
     pub store: PathBuf,
     pub mode: Mode,
+    pub shows: Shows,
 }
 
 impl Mounting {
@@ -47,6 +52,12 @@ pub enum DaemonError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
+    Time(#[from] TimeError),
+    #[error(transparent)]
+    Name(#[from] SpecError),
+    #[error("now is no snapshot: `regentfs snapshot` makes one of it, and --timeline mounts what goes on")]
+    NotPast,
+    #[error(transparent)]
     Session(#[from] SessionError),
     #[error("cannot open the control socket in {path}: {source}", path = .path.display())]
     Control { path: PathBuf, source: std::io::Error },
@@ -56,19 +67,29 @@ pub enum DaemonError {
     Signals(std::io::Error),
 }
 
+impl DaemonError {
+    /// The same for a client.
+    pub fn failure(&self) -> Failure {
+        let exit = if matches!(self, DaemonError::Name(_) | DaemonError::NotPast) { 2 } else { 1 };
+        Failure { message: self.to_string(), exit }
+    }
+}
+
 /// The owner that a store of this repository has.
 pub fn owner(repo: &Path, base: &dyn Base) -> Result<Owner, DaemonError> {
     let stat = base.root().map_err(|e| DaemonError::Base { path: repo.to_owned(), source: e.into() })?;
     Ok(Owner { repo: repo.to_owned(), root_ino: stat.attr.ino.0, root_born: stat.born })
 }
 
-/// A mount that is up.
+/// A daemon whose mount is up.
 pub struct Running {
-    engine: Arc<Engine>,
-    session: Session,
+    hold: Arc<Hold>,
 }
 
-/// Brings the mount up.
+/// Brings the mount up, and with it the daemon that others can be added to.
+///
+/// # Errors
+/// Why there is no mount; nothing is left behind then.
 pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     raise_descriptor_limit();
     let open = |e: rustix::io::Errno| DaemonError::Base { path: mounting.repo.clone(), source: e.into() };
@@ -79,80 +100,48 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     // For tests of what works without the process connector (containers, old kernels).
     let connector = std::env::var_os("REGENTFS_NO_CONNECTOR").is_none();
     let config = Config { mode: mounting.mode, live_base: mounting.is_elsewhere(), connector };
-    let engine = Engine::start(store, base, &config)?;
+    let shown = hold::shown(&store, &mounting.shows)?;
+    let engine = Engine::start_at(store, base, shown, &mounting.mountpoint, &config)?;
     let ours = Caller { tid: std::process::id(), uid: geteuid().as_raw(), gid: getegid().as_raw() };
     if let Err(failure) = time::resume(engine.machine(), &engine.ctx_for(ours)) {
         engine.stop();
         return Err(DaemonError::Apply(failure.message));
     }
-    let up = || -> Result<Session, DaemonError> {
-        let session = Session::start(&engine, &mounting.repo, &mounting.mountpoint, mounting.is_elsewhere())?;
-        read_ahead(&mounting.mountpoint);
-        let served = Served {
-            engine: engine.clone(),
-            repo: mounting.repo.clone(),
-            mountpoint: mounting.mountpoint.clone(),
-            since: clock::now(),
-        };
-        let after = || -> Result<(), DaemonError> {
-            server::start(&mounting.store, served)
-                .map_err(|source| DaemonError::Control { path: mounting.store.clone(), source })?;
-            watch_signals(engine.clone(), mounting.mountpoint.clone()).map_err(DaemonError::Signals)
-        };
-        if let Err(e) = after() {
-            let _ = mount::unmount(&mounting.mountpoint, Unmount::Detach);
-            return Err(e);
-        }
-        Ok(session)
+    let hold = Hold::new(&mounting.repo);
+    hold.add(engine, &mounting.mountpoint, mounting.shows == Shows::Primary)?;
+    let after = || -> Result<(), DaemonError> {
+        server::start(&mounting.store, hold.clone())
+            .map_err(|source| DaemonError::Control { path: mounting.store.clone(), source })?;
+        watch_signals(hold.clone()).map_err(DaemonError::Signals)
     };
-    match up() {
-        Ok(session) => Ok(Running { engine, session }),
-        Err(e) => {
-            engine.stop();
-            Err(e)
-        }
+    if let Err(error) = after() {
+        hold.take_all_away();
+        hold.stop();
+        return Err(error);
     }
+    Ok(Running { hold })
 }
 
 impl Running {
-    /// Serves until the mount is gone, whoever unmounts it, and then writes down what is left.
+    /// Serves until the last mount is gone, whoever unmounts it, and what is left is written down.
     pub fn serve(self) {
-        if let Err(error) = self.session.wait() {
-            tracing::error!(%error, "the connection to the kernel broke");
-        }
-        self.engine.stop();
-        tracing::info!("ended");
+        self.hold.wait();
     }
 }
 
-/// SIGTERM and SIGINT unmount. A mount in use is detached and served for a little longer.
-fn watch_signals(engine: Arc<Engine>, mountpoint: PathBuf) -> std::io::Result<()> {
+/// SIGTERM and SIGINT unmount. Mounts in use are detached and served for a little longer.
+fn watch_signals(hold: Arc<Hold>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let Some(signal) = signals.forever().next() else { return };
         tracing::info!(signal, "ending");
-        let gone = mount::unmount(&mountpoint, Unmount::Idle).or_else(|_| mount::unmount(&mountpoint, Unmount::Detach));
-        if let Err(error) = gone {
-            tracing::error!(%error, "cannot unmount");
-        }
+        hold.take_all_away();
         std::thread::sleep(LAST_REQUESTS);
-        engine.stop();
+        hold.stop();
         std::process::exit(0);
     })?;
     Ok(())
-}
-
-/// As much as one READ request may ask for.
-const READ_AHEAD_KB: &str = "1024";
-
-/// Lets the kernel ask for large pieces of large files. Only root may; others keep the kernel's default.
-fn read_ahead(mountpoint: &Path) {
-    let Ok(Some(mounted)) = mounts::at(mountpoint) else { return };
-    let path = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
-    if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
-        tracing::debug!(%error, path, "read-ahead stays as it is");
-    }
 }
 
 /// Every open file of a caller may need one here.

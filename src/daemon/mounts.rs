@@ -66,9 +66,11 @@ pub fn at(mountpoint: &Path) -> std::io::Result<Option<Mounted>> {
     Ok(all()?.into_iter().rev().find(|m| m.mountpoint == mountpoint))
 }
 
-/// The mount that shows this repository.
-pub fn of(repo: &Path) -> std::io::Result<Option<Mounted>> {
-    Ok(all()?.into_iter().rev().find(|m| m.repo == repo))
+/// The mounts that show this repository, the newest last.
+pub fn of(repo: &Path) -> std::io::Result<Vec<Mounted>> {
+    let mut list = all()?;
+    list.retain(|m| m.repo == repo);
+    Ok(list)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
     std::thread::Builder::new().name("heirs".into()).spawn(move || {
         for (closing, handle) in receive {
             let Some(engine) = weak.upgrade() else { return };
-            if let Some(actors) = engine.who.get() {
+            if let Some(actors) = engine.who() {
                 let actor = actors.resolve_closed(closing);
                 if actor != handle.opener {
                     engine.inherit(&handle, actor);

@@ -45,7 +45,7 @@ impl Engine {
         let read = self.or_refuse(actor, result, || self.io_note(Op::Read, &handle, offset, out.len() as u64))?;
         let range = Range::new(offset, read.len as u64);
         if actor != ActorId::KERNEL && actor != handle.opener && !handle.holders.lock().contains(&actor) {
-            if fill == Fill::Page && self.who.get().is_some_and(|who| who.was_never_seen(actor)) {
+            if fill == Fill::Page && self.who().is_some_and(|who| who.was_never_seen(actor)) {
                 // Nobody waits for read-ahead: the thread that caused it may be gone, and its number tells no process.
                 actor = ActorId::KERNEL;
             } else {

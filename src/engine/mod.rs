@@ -3,6 +3,7 @@
 //! The engine gives every request its actor, lets the overlay do the work and sees to it that the record knows: a change through
 //! the overlay's own batch, a sight through the queue. It knows no FUSE; `fuse/` calls it with plain types.
 
+mod common;
 pub mod handles;
 mod hasher;
 mod heirs;
@@ -16,18 +17,18 @@ pub mod time;
 mod undertaker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::actors::{Actors, Depth};
 use crate::base::{Base, BaseSpace};
 use crate::clock;
-use crate::overlay::{Ctx, Inode, Journal, NoJournal, Overlay, Result};
-use crate::record::{Observation, Queue, Record};
-use crate::store::{Store, StoreError};
-use crate::timeline::{Gate, Machine};
-use crate::types::{ActorId, Errno, Ino, Known, Note, Op, Path};
+use crate::overlay::{Ctx, Inode, Journal, NoJournal, Overlay, Result, Shown};
+use crate::record::Observation;
+use crate::store::{Store, StoreError, Sync, history};
+use crate::timeline::{Gate, Machine, TimeError, branch};
+use crate::types::{ActorId, Errno, Ino, Note, Op, Path};
+
+use common::Common;
 
 pub use handles::{DirHandle, Handle};
 
@@ -50,6 +51,10 @@ impl Mode {
             Mode::Off => "off",
         }
     }
+
+    pub fn from_name(name: &str) -> Option<Mode> {
+        [Mode::Auto, Mode::Exact, Mode::Off].into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 /// The caller of a request, as the transport knows it.
@@ -61,23 +66,20 @@ pub struct Caller {
     pub gid: u32,
 }
 
-/// See the module.
+/// See the module. One per mount.
 pub struct Engine {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) mode: Mode,
-    record: Option<Arc<Record>>,
-    queue: Option<Queue>,
+    /// Where it is mounted.
+    at: std::path::PathBuf,
+    common: Arc<Common>,
     hasher: Option<hasher::Hasher>,
     heirs: heirs::Heirs,
-    actors: Mutex<Option<Arc<Actors>>>,
-    /// The same as in `actors`, for the hot path.
-    who: std::sync::OnceLock<Arc<Actors>>,
     pub(crate) gate: Arc<Gate>,
     machine: Machine,
     pub(crate) handles: handles::Handles,
     pub(crate) dir_handles: handles::DirHandles,
     unsettled: settle::Unsettled,
-    next_handle: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -91,53 +93,121 @@ pub struct Config {
 }
 
 impl Engine {
-    /// Opens the overlay and starts what runs beside the requests.
+    /// Opens what is shown in place and starts what runs beside the requests.
     pub fn start(store: Arc<Store>, base: Arc<dyn Base>, config: &Config) -> Result<Arc<Engine>, StoreError> {
-        let thread_error = StoreError::io("start", "a thread");
-        let (record, queue, journal): (_, _, Arc<dyn Journal>) = if config.mode == Mode::Off {
-            (None, None, Arc::new(NoJournal(store.clone())))
-        } else {
-            let record = Arc::new(Record::open(store.clone())?);
-            let queue = Queue::start(record.clone()).map_err(thread_error)?;
-            (Some(record.clone()), Some(queue), record)
+        let at = store.format.repo_path();
+        Engine::start_at(store, base, None, &at, config)
+    }
+
+    /// The first engine of a process: for the mount in place if `shown` is nothing, to be mounted at `at`.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a thread cannot be started.
+    pub fn start_at(
+        store: Arc<Store>,
+        base: Arc<dyn Base>,
+        shown: Option<Shown>,
+        at: &std::path::Path,
+        config: &Config,
+    ) -> Result<Arc<Engine>, StoreError> {
+        let common = Common::new(store.clone(), config.mode != Mode::Off)?;
+        let journal: Arc<dyn Journal> = match &common.record {
+            Some(record) => record.clone(),
+            None => Arc::new(NoJournal(store.clone())),
         };
-        let overlay = Arc::new(Overlay::open(store, base, journal, config.live_base)?);
-        let hasher = match config.mode {
+        let overlay = match shown {
+            None => Overlay::open(store, base, journal, config.live_base),
+            Some(shown) => Overlay::open_shown(store, base, journal, config.live_base, shown),
+        }?;
+        let epoch = overlay.epoch();
+        let engine = Engine::assemble(common, overlay, config.mode, shown.is_none(), at)?;
+        engine.common.begin(config.mode.name(), epoch, config.connector)?;
+        Ok(engine)
+    }
+
+    /// Another engine of the same store, with the record and the processes of this one: for the mount in place if `shown` is nothing.
+    ///
+    /// # Errors
+    /// [`TimeError::Refused`] when that timeline is mounted already, or all engines have ended; what the store says.
+    pub fn start_beside(
+        &self,
+        shown: Option<Shown>,
+        at: &std::path::Path,
+        mode: Mode,
+        live_base: bool,
+    ) -> Result<Arc<Engine>, TimeError> {
+        let common = &self.common;
+        let _busy = self.overlay.store().busy.lock();
+        if (mode == Mode::Off) != common.record.is_none() {
+            let how = if mode == Mode::Off { "records" } else { "does not record" };
+            return Err(TimeError::Refused(format!("the running daemon {how}: unmount first to change that")));
+        }
+        let kv = &*self.overlay.store().kv;
+        let what = match shown {
+            Some(shown) => shown,
+            None => Shown::Timeline(history::shown(kv)?),
+        };
+        if let Shown::Timeline(timeline) = what
+            && let Some(place) = common.showing.place_of(timeline)
+        {
+            return Err(branch::taken(&history::timeline(kv, timeline)?.name, &place));
+        }
+        let overlay = self.overlay.open_beside(what, live_base)?;
+        let engine = Engine::assemble(common.clone(), overlay, mode, shown.is_none(), at)?;
+        if let Err(error) = engine.tell_of("mount") {
+            engine.stop();
+            return Err(error.into());
+        }
+        Ok(engine)
+    }
+
+    fn assemble(
+        common: Arc<Common>,
+        overlay: Overlay,
+        mode: Mode,
+        in_place: bool,
+        at: &std::path::Path,
+    ) -> Result<Arc<Engine>, StoreError> {
+        let thread_error = || StoreError::io("start", "a thread");
+        let overlay = Arc::new(overlay);
+        let hasher = match mode {
             Mode::Off => None,
-            Mode::Auto | Mode::Exact => {
-                Some(hasher::Hasher::start(&overlay).map_err(StoreError::io("start", "a thread"))?)
-            }
+            Mode::Auto | Mode::Exact => Some(hasher::Hasher::start(&overlay).map_err(thread_error())?),
         };
         let gate = Arc::new(Gate::default());
         let engine = Arc::new(Engine {
             overlay: overlay.clone(),
-            mode: config.mode,
-            record,
-            queue,
+            mode,
             hasher,
             heirs: heirs::Heirs::default(),
-            actors: Mutex::new(None),
-            who: std::sync::OnceLock::new(),
-            machine: Machine::new(overlay.clone(), gate.clone()),
+            machine: Machine::beside(overlay.clone(), gate.clone(), common.showing.clone(), in_place),
             gate,
             handles: handles::Handles::default(),
             dir_handles: handles::DirHandles::default(),
             unsettled: settle::Unsettled::default(),
-            next_handle: AtomicU64::new(1),
             stopped: AtomicBool::new(false),
+            at: at.to_owned(),
+            common,
         });
-        undertaker::start(&engine.overlay).map_err(StoreError::io("start", "a thread"))?;
-        if engine.queue.is_some() {
-            let options = crate::actors::Options { connector: config.connector };
-            let actors = Actors::start(Arc::new(sink::EngineSink::new(&engine)), options)
-                .map_err(StoreError::io("watch", "/proc"))?;
-            let _ = engine.who.set(actors.clone());
-            *engine.actors.lock() = Some(actors);
-            heirs::start(&engine).map_err(StoreError::io("start", "a thread"))?;
-            settle::start(&engine).map_err(StoreError::io("start", "a thread"))?;
-            engine.begin()?;
+        undertaker::start(&engine.overlay).map_err(thread_error())?;
+        if mode != Mode::Off {
+            heirs::start(&engine).map_err(thread_error())?;
+            settle::start(&engine).map_err(thread_error())?;
         }
+        engine.common.join(&engine)?;
+        engine.common.showing.add(&overlay, &engine.gate, at);
         Ok(engine)
+    }
+
+    /// Records that this mount came or went, beside others that stay.
+    fn tell_of(&self, what: &str) -> Result<(), StoreError> {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(record) = &self.common.record else { return Ok(()) };
+        let mut text = format!("{what} {} at ", self.machine.describe()?).into_bytes();
+        text.extend_from_slice(self.at.as_os_str().as_bytes());
+        let note = Note::new(Op::Timeline, Ino::ROOT, Path::root()).with_path2(Path::new(&text));
+        let epoch = self.overlay.epoch();
+        record.append(&[Observation { time: clock::now(), epoch, actor: ActorId::KERNEL, note }], Sync::No)
     }
 
     pub fn overlay(&self) -> &Arc<Overlay> {
@@ -150,12 +220,12 @@ impl Engine {
 
     /// Events in the record so far.
     pub fn events(&self) -> u64 {
-        self.record.as_ref().map_or(0, |r| r.last_seq().0)
+        self.common.record.as_ref().map_or(0, |r| r.last_seq().0)
     }
 
     /// Whether forks are seen, so that FLUSH is not needed to learn who shares an open file.
     pub fn tracks_forks(&self) -> bool {
-        self.mode == Mode::Off || self.who.get().is_some_and(|a| a.tracks_forks())
+        self.mode == Mode::Off || self.who().is_some_and(|a| a.tracks_forks())
     }
 
     /// What statfs(2) shows: the base's file system. What can be written is bounded by the store's.
@@ -168,8 +238,16 @@ impl Engine {
         self.overlay.inode(ino).ok_or(Errno::ESTALE)
     }
 
+    pub(crate) fn who(&self) -> Option<&Arc<Actors>> {
+        self.common.who()
+    }
+
+    pub(crate) fn records(&self) -> bool {
+        self.common.queue.is_some()
+    }
+
     pub(crate) fn actor(&self, caller: Caller, depth: Depth) -> ActorId {
-        match self.who.get() {
+        match self.who() {
             Some(actors) if caller.tid != 0 => actors.resolve(caller.tid, depth),
             _ => ActorId::KERNEL,
         }
@@ -188,88 +266,49 @@ impl Engine {
     /// # Errors
     /// When the record does not take it; then the operation must fail.
     pub(crate) fn observe(&self, actor: ActorId, note: Note) -> Result<()> {
-        match &self.queue {
-            Some(queue) => queue.push(Observation { time: clock::now(), epoch: self.overlay.epoch(), actor, note }),
-            None => Ok(()),
-        }
+        self.common.observe(self.overlay.epoch(), actor, note)
     }
 
     /// Passes a result on; a refusal is recorded with its number.
     pub(crate) fn or_refuse<T>(&self, actor: ActorId, result: Result<T>, note: impl FnOnce() -> Note) -> Result<T> {
         if let Err(errno) = result
-            && self.queue.is_some()
+            && self.records()
         {
             self.observe(actor, note().with_errno(errno))?;
         }
         result
     }
 
-    /// The record's own words at the start of a mount.
-    fn begin(&self) -> Result<(), StoreError> {
-        use crate::store::{Batch, Sync, Table, keys};
-        let Some(record) = &self.record else { return Ok(()) };
-        let now = clock::now();
-        let at = |note| Observation { time: now, epoch: self.overlay.epoch(), actor: ActorId::KERNEL, note };
-        let kv = &self.overlay.store().kv;
-        let mut first = Vec::new();
-        if kv.get(Table::Meta, &keys::mounted())?.is_some() {
-            let reason = b"the daemon ended without unmounting: what was seen in its last moments may be missing";
-            let note = Note::new(Op::Gap, Ino(0), Path::root()).with_path2(Path::new(reason));
-            first.push(at(Note { known: Known::Inferred, ..note }));
-        }
-        let mut note = Note::new(Op::Mount, Ino::ROOT, Path::root());
-        note.path2 = Some(Path::new(self.mode.name().as_bytes()));
-        first.push(at(note));
-        record.append(&first, Sync::No)?;
-        let mut batch = Batch::new();
-        batch.put(Table::Meta, &keys::mounted(), &std::process::id().to_le_bytes());
-        kv.commit(&batch, Sync::Yes)
-    }
-
-    /// Writes down everything that is still on its way; for queries, and before the end.
+    /// Writes down everything that is still on its way, in this mount and those beside it; for queries, and before the end.
     pub fn settle(&self) -> Result<()> {
-        if let Some(actors) = self.who.get() {
+        if let Some(actors) = self.who() {
             actors.drain();
             actors.flush();
         }
-        self.heirs.drain();
-        self.settle_handles(u64::MAX);
-        match &self.queue {
+        for engine in self.common.engines() {
+            engine.heirs.drain();
+            engine.settle_handles(u64::MAX);
+        }
+        match &self.common.queue {
             Some(queue) => queue.drain(),
             None => Ok(()),
         }
     }
 
-    /// Ends in good order: after the last request, or at SIGTERM.
+    /// Ends in good order: after the last request, or at SIGTERM. With the last engine the record ends.
     pub fn stop(&self) {
-        use crate::store::{Batch, Sync, Table, keys};
         if self.stopped.swap(true, Ordering::AcqRel) {
             return;
         }
         let settled = self.settle();
         self.unsettled.wake();
-        if let Some(actors) = self.actors.lock().take() {
-            actors.stop();
+        self.common.showing.remove(&self.overlay);
+        if self.common.engines().len() > 1
+            && let Err(error) = self.tell_of("unmount")
+        {
+            tracing::error!(%error, "the end of a mount could not be recorded");
         }
-        if let Some(queue) = &self.queue {
-            queue.stop();
-        }
-        let Some(record) = &self.record else { return };
-        let note = Note::new(Op::Unmount, Ino::ROOT, Path::root());
-        let last = Observation { time: clock::now(), epoch: self.overlay.epoch(), actor: ActorId::KERNEL, note };
-        let mut batch = Batch::new();
-        batch.delete(Table::Meta, &keys::mounted());
-        let written = match settled {
-            Ok(()) => record
-                .append(&[last], Sync::No)
-                .and_then(|()| self.overlay.store().kv.commit(&batch, Sync::Yes))
-                .map_err(|e| e.to_string()),
-            Err(errno) => Err(errno.to_string()),
-        };
-        if let Err(error) = written {
-            // The mark stays: the next mount records a gap.
-            tracing::error!(error, "the end of the record could not be written");
-        }
+        self.common.leave(self, settled);
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -277,6 +316,6 @@ impl Engine {
     }
 
     pub(crate) fn new_handle_id(&self) -> crate::types::HandleId {
-        crate::types::HandleId(self.next_handle.fetch_add(1, Ordering::Relaxed))
+        self.common.new_handle_id()
     }
 }

@@ -66,7 +66,7 @@ impl Engine {
     pub fn readlink(&self, caller: Caller, ino: Ino) -> Result<Vec<u8>> {
         let inode = self.inode(ino)?;
         let target = self.overlay.readlink(&inode)?;
-        if self.queue.is_some() {
+        if self.records() {
             let actor = self.actor(caller, Depth::Full);
             self.observe(actor, Note::new(Op::Readlink, ino, self.overlay.path(&inode)))?;
         }

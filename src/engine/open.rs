@@ -142,7 +142,7 @@ impl Engine {
     /// our answer.
     pub fn flush(&self, caller: Caller, handle: HandleId) -> Result<()> {
         let Some(handle) = self.handles.get(handle).filter(|h| h.readable && caller.tid != 0) else { return Ok(()) };
-        let Some(who) = self.who.get() else { return Ok(()) };
+        let Some(who) = self.who() else { return Ok(()) };
         match who.closing(caller.tid) {
             Ok(actor) if actor == handle.opener => {}
             Ok(actor) => self.inherit(&handle, actor),

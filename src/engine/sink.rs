@@ -3,27 +3,26 @@
 use std::sync::{Arc, Weak};
 
 use super::Engine;
+use super::common::Common;
 use crate::actors::{Actor, Sink, codec};
-use crate::overlay::Overlay;
-use crate::store::{Batch, Counter, Sync, Table, keys};
-use crate::types::{ActorId, Ino, Known, Note, Op, Path, Range};
+use crate::store::{Batch, Counter, Store, Sync, Table, keys};
+use crate::types::{ActorId, Epoch, Ino, Known, Note, Op, Path, Range};
 
-/// Connects the actors to the engine, without keeping it alive.
+/// Connects the actors to the engines, without keeping them alive.
 pub(crate) struct EngineSink {
-    engine: Weak<Engine>,
-    overlay: Arc<Overlay>,
+    common: Weak<Common>,
+    store: Arc<Store>,
 }
 
 impl EngineSink {
-    pub fn new(engine: &Arc<Engine>) -> EngineSink {
-        EngineSink { engine: Arc::downgrade(engine), overlay: engine.overlay.clone() }
+    pub fn new(common: &Arc<Common>) -> EngineSink {
+        EngineSink { common: Arc::downgrade(common), store: common.store().clone() }
     }
 }
 
 impl Sink for EngineSink {
     fn next_id(&self) -> ActorId {
-        let store = self.overlay.store();
-        match store.counters.next(&*store.kv, Counter::Actor) {
+        match self.store.counters.next(&*self.store.kv, Counter::Actor) {
             Ok(id) => ActorId(id),
             Err(error) => {
                 tracing::error!(%error, "no number for a process: it is recorded as the kernel");
@@ -35,33 +34,38 @@ impl Sink for EngineSink {
     fn save(&self, actor: &Actor) {
         let mut batch = Batch::new();
         batch.put(Table::Meta, &keys::actor(actor.id), &codec::encode(actor));
-        if let Err(error) = self.overlay.store().kv.commit(&batch, Sync::No) {
+        if let Err(error) = self.store.kv.commit(&batch, Sync::No) {
             tracing::error!(%error, pid = actor.pid, "a process could not be written down");
         }
     }
 
     fn forked(&self, parent: ActorId, child_pid: u32, at_monotonic_ns: u64) {
-        let Some(engine) = self.engine.upgrade() else { return };
-        let held = engine.handles.held_at(parent, at_monotonic_ns);
-        if !engine.handles.remembers(at_monotonic_ns) {
+        let Some(common) = self.common.upgrade() else { return };
+        // In whichever mount the parent has something open.
+        let engines = common.engines();
+        let held: Vec<_> = engines.iter().map(|e| (e, e.handles.held_at(parent, at_monotonic_ns))).collect();
+        if engines.iter().any(|e| !e.handles.remembers(at_monotonic_ns)) {
             self.gap("the kernel told late of a fork: what the child inherited may be missing");
         }
-        if held.is_empty() {
+        if held.iter().all(|(_, handles)| handles.is_empty()) {
             return;
         }
-        let Some(actors) = engine.who.get() else { return };
+        let Some(actors) = common.who() else { return };
         let child = actors.resolve_child(child_pid, parent);
-        for handle in held {
-            engine.inherit(&handle, child);
+        for (engine, handles) in held {
+            for handle in handles {
+                engine.inherit(&handle, child);
+            }
         }
     }
 
     fn exited(&self, _actor: ActorId) {}
 
     fn gap(&self, reason: &str) {
-        let Some(engine) = self.engine.upgrade() else { return };
+        let Some(common) = self.common.upgrade() else { return };
+        let epoch = common.engines().first().map_or(Epoch::BASE, |e| e.overlay.epoch());
         let note = Note::new(Op::Gap, Ino(0), Path::root()).with_path2(Path::new(reason.as_bytes()));
-        if let Err(errno) = engine.observe(ActorId::KERNEL, Note { known: Known::Inferred, ..note }) {
+        if let Err(errno) = common.observe(epoch, ActorId::KERNEL, Note { known: Known::Inferred, ..note }) {
             tracing::error!(%errno, reason, "a gap could not be recorded");
         }
     }

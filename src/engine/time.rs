@@ -21,7 +21,7 @@ impl Engine {
 
     /// Who may read through open files of this inode.
     pub fn users_of(&self, ino: Ino) -> Vec<(crate::types::ActorId, u32, Vec<u8>)> {
-        let Some(actors) = self.who.get() else { return Vec::new() };
+        let Some(actors) = self.who() else { return Vec::new() };
         let mut found: Vec<crate::types::ActorId> = Vec::new();
         for handle in self.handles.of_file(ino) {
             found.push(handle.opener);

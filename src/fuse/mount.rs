@@ -44,12 +44,12 @@ pub fn source(repo: &Path) -> OsString {
     OsString::from_vec(name)
 }
 
-/// Mounts at `mountpoint` and returns the connection to the kernel.
-pub fn mount(repo: &Path, mountpoint: &Path) -> Result<OwnedFd, MountError> {
-    if is_root() { mount_directly(repo, mountpoint) } else { mount_by_helper(repo, mountpoint) }
+/// Mounts at `mountpoint` and returns the connection to the kernel. With `read_only` the kernel refuses all changes itself.
+pub fn mount(repo: &Path, mountpoint: &Path, read_only: bool) -> Result<OwnedFd, MountError> {
+    if is_root() { mount_directly(repo, mountpoint, read_only) } else { mount_by_helper(repo, mountpoint, read_only) }
 }
 
-fn mount_directly(repo: &Path, mountpoint: &Path) -> Result<OwnedFd, MountError> {
+fn mount_directly(repo: &Path, mountpoint: &Path, read_only: bool) -> Result<OwnedFd, MountError> {
     use rustix::fs::{Mode, OFlags};
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| match e {
         rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => MountError::NoDevice,
@@ -62,7 +62,8 @@ fn mount_directly(repo: &Path, mountpoint: &Path) -> Result<OwnedFd, MountError>
     );
     let failed = |source: io::Error| MountError::System { path: mountpoint.to_owned(), source };
     let options = CString::new(options).map_err(|e| failed(e.into()))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, read_only);
     rustix::mount::mount(source(repo), mountpoint, FSTYPE, flags, &*options).map_err(|e| failed(e.into()))?;
     Ok(device)
 }
@@ -85,7 +86,7 @@ fn escape(value: &OsStr) -> OsString {
     OsString::from_vec(escaped)
 }
 
-fn mount_by_helper(repo: &Path, mountpoint: &Path) -> Result<OwnedFd, MountError> {
+fn mount_by_helper(repo: &Path, mountpoint: &Path, read_only: bool) -> Result<OwnedFd, MountError> {
     if !Path::new("/dev/fuse").exists() {
         return Err(MountError::NoDevice);
     }
@@ -95,6 +96,9 @@ fn mount_by_helper(repo: &Path, mountpoint: &Path) -> Result<OwnedFd, MountError
         .map_err(|e| failed(e.into()))?;
     let mut options = OsString::from("subtype=regentfs,nosuid,nodev,noatime,default_permissions,max_read=");
     options.push(MAX_IO.to_string());
+    if read_only {
+        options.push(",ro");
+    }
     if others_allowed() {
         options.push(",allow_other");
     }

@@ -1,10 +1,9 @@
-//! A mount while it lives.
+//! Mounting, and serving a mount while it lives.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::adapter::Adapter;
@@ -32,43 +31,37 @@ pub enum SessionError {
     Handshake(std::io::Error),
 }
 
-/// A mount that is being served.
-pub struct Session {
-    worker: JoinHandle<std::io::Result<()>>,
+/// Where a mount is to be, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub repo: &'a Path,
+    pub mountpoint: &'a Path,
+    /// The base may change behind the mount.
+    pub live_base: bool,
 }
 
-impl Session {
-    /// Mounts and serves in threads of its own.
-    pub fn start(
-        engine: &Arc<Engine>,
-        repo: &Path,
-        mountpoint: &Path,
-        live_base: bool,
-    ) -> Result<Session, SessionError> {
-        let device = mount::mount(repo, mountpoint)?;
-        let adapter = Adapter::new(engine.clone(), if live_base { SHORTLY } else { FOREVER });
-        let mut config = fuser::Config::default();
-        config.acl = fuser::SessionACL::All;
-        config.n_threads = Some(workers());
-        let undo = |e| {
-            let _ = mount::unmount(mountpoint, mount::Unmount::Detach);
-            SessionError::Handshake(e)
-        };
-        let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config).map_err(undo)?;
-        engine.machine().set_kernel(Arc::new(Caches(session.notifier())));
-        let worker = std::thread::Builder::new().name("fuse".into()).spawn(move || session.run()).map_err(undo)?;
-        Ok(Session { worker })
-    }
-
-    /// Whether the mount is gone.
-    pub fn is_over(&self) -> bool {
-        self.worker.is_finished()
-    }
-
-    /// Waits until the mount is gone.
-    pub fn wait(self) -> std::io::Result<()> {
-        self.worker.join().unwrap_or_else(|_| Err(std::io::Error::other("a worker thread panicked")))
-    }
+/// Mounts what an engine shows and serves it in threads of its own. `ended` is called by one of them when the mount is gone, whoever took it away.
+///
+/// # Errors
+/// When it cannot be mounted; `ended` is not called then.
+pub fn start(
+    engine: &Arc<Engine>,
+    place: Place<'_>,
+    ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
+) -> Result<(), SessionError> {
+    let device = mount::mount(place.repo, place.mountpoint, engine.overlay().is_read_only())?;
+    let adapter = Adapter::new(engine.clone(), if place.live_base { SHORTLY } else { FOREVER });
+    let mut config = fuser::Config::default();
+    config.acl = fuser::SessionACL::All;
+    config.n_threads = Some(workers());
+    let undo = |e| {
+        let _ = mount::unmount(place.mountpoint, mount::Unmount::Detach);
+        SessionError::Handshake(e)
+    };
+    let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config).map_err(undo)?;
+    engine.machine().set_kernel(Arc::new(Caches(session.notifier())));
+    std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run())).map_err(undo)?;
+    Ok(())
 }
 
 /// The kernel's caches of a mount.

@@ -19,7 +19,7 @@ use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Counter, StoreError, Sync};
-use crate::timeline::Machine;
+use crate::timeline::{Gate, Machine};
 use crate::timeline::machine::TimeError;
 use crate::types::{At, Errno, Ino, Note, Op, Path};
 
@@ -91,7 +91,7 @@ pub struct Landing<'m> {
     pub machine: &'m Machine,
     pub root: &'m Root,
     /// The other overlays of the same store that are in memory: what they show must not change.
-    pub others: Vec<Arc<Overlay>>,
+    pub others: Vec<(Arc<Overlay>, Arc<Gate>)>,
 }
 
 impl Landing<'_> {
@@ -281,6 +281,7 @@ impl Landing<'_> {
         let overlay = self.overlay();
         let stale = {
             let _gate = self.machine.gate.close();
+            let _gates = self.close_others();
             let mut settled = settle::Settled::new(overlay, kept)?;
             settled.pin(plan)?;
             let batch = std::mem::take(&mut settled.batch);
@@ -292,10 +293,15 @@ impl Landing<'_> {
         Ok(())
     }
 
+    /// States of all timelines are written anew: nobody may change them meanwhile.
+    fn close_others(&self) -> Vec<impl Sized> {
+        self.others.iter().map(|(_, gate)| gate.close()).collect()
+    }
+
     /// Every overlay in memory takes over what the log says.
     fn reload(&self, settled: &settle::Settled<'_>) -> Result<Stale> {
         let bad = os("applied, but the state cannot be read back");
-        for other in &self.others {
+        for (other, _) in &self.others {
             other.reload(&settled.inodes, &settled.names).map_err(&bad)?;
         }
         self.overlay().reload(&settled.inodes, &settled.names).map_err(&bad)
@@ -313,6 +319,7 @@ impl Landing<'_> {
         let overlay = self.overlay();
         let (after, stale) = {
             let _gate = self.machine.gate.close();
+            let _gates = self.close_others();
             let mut settled = settle::Settled::new(overlay, operation.kept)?;
             settled.steps(plan, outcome, restore.is_some())?;
             if let Some(at) = restore {

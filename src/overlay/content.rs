@@ -164,6 +164,9 @@ impl Overlay {
     ///
     /// A new version's record is put into `batch`; it becomes real with the commit.
     pub(crate) fn writable(&self, inode: &Inode, state: &State, batch: &mut Batch) -> Result<Version> {
+        if self.read_only {
+            return Err(Errno::EROFS);
+        }
         let epoch = self.epoch();
         let size = state.attr.size;
         let (mut parent, below, depth) = match &state.content {

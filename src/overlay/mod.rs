@@ -24,6 +24,7 @@ pub mod places;
 mod release;
 pub mod restore;
 pub mod seal;
+pub mod timelines;
 pub mod transit;
 pub mod tree;
 pub mod view;
@@ -100,8 +101,8 @@ pub struct Overlay {
     /// Set when the base may change behind the mount (`--at`): attributes of unchanged files are then asked for each time.
     pub(crate) live_base: bool,
     /// Versions with bytes copied from the base that may not be on disk yet. They must be there before the log that hides the
-    /// base's bytes behind them is made to survive power loss, for whatever file that is done.
-    pub(crate) copied: Mutex<FxHashSet<VersionId>>,
+    /// base's bytes behind them is made to survive power loss, for whatever file, and in whichever overlay of the store, that is done.
+    pub(crate) copied: Arc<Mutex<FxHashSet<VersionId>>>,
     /// Takes versions that are to be deleted off the request's path; without it they are deleted at once.
     pub(crate) graves: std::sync::OnceLock<crossbeam::channel::Sender<VersionId>>,
 }
@@ -113,7 +114,7 @@ pub(crate) fn failed(error: StoreError) -> Errno {
 }
 
 impl Overlay {
-    /// Opens the main timeline of what `store` holds over `base`.
+    /// Opens the timeline that the mount in place shows. The first overlay of a store in a process.
     ///
     /// # Errors
     /// When the store cannot be read, or the base's root is gone.
@@ -123,10 +124,12 @@ impl Overlay {
         journal: Arc<dyn Journal>,
         live_base: bool,
     ) -> Result<Overlay, StoreError> {
-        Overlay::open_shown(store, base, journal, live_base, Shown::Timeline(Timeline::MAIN))
+        let shown = history::shown(&*store.kv)?;
+        Overlay::open_shown(store, base, journal, live_base, Shown::Timeline(shown))
     }
 
-    /// Opens a timeline, or a point of the past.
+    /// Opens a timeline, or a point of the past. The first overlay of a store in a process; others are opened beside it
+    /// ([`Overlay::open_beside`]).
     ///
     /// # Errors
     /// When the store cannot be read, or the base's root is gone.
@@ -137,25 +140,28 @@ impl Overlay {
         live_base: bool,
         shown: Shown,
     ) -> Result<Overlay, StoreError> {
+        // Later there may be files that are open and have no name: their bytes are in the trash as well.
+        empty_trash(&store)?;
+        Overlay::assemble(store, base, journal, live_base, shown, Arc::default())
+    }
+
+    fn assemble(
+        store: Arc<Store>,
+        base: Arc<dyn Base>,
+        journal: Arc<dyn Journal>,
+        live_base: bool,
+        shown: Shown,
+        copied: Arc<Mutex<FxHashSet<VersionId>>>,
+    ) -> Result<Overlay, StoreError> {
         let (at, read_only) = match shown {
             Shown::Timeline(timeline) => (At { timeline, epoch: history::timeline(&*store.kv, timeline)?.head }, false),
             Shown::Past(at) => (at, true),
         };
         let lineage = Lineage::of(&*store.kv, at)?;
         if !read_only {
-            let mut changed = FxHashSet::default();
-            lineage.numbers(&*store.kv, &mut |ino| {
-                changed.insert(ino);
-            })?;
-            for path in adopt::adopt(&store, &*base, &lineage, &changed)? {
-                tracing::error!(%path, "changed here, and the base has lost its directory: the change is in the store, but not in view");
-            }
-            empty_trash(&store)?;
+            keep_in_view(&store, &*base, &lineage)?;
         }
-        let mut changed = FxHashSet::default();
-        lineage.numbers(&*store.kv, &mut |ino| {
-            changed.insert(ino);
-        })?;
+        let changed = numbers(&store, &lineage)?;
         let stat = base.root().map_err(|e| StoreError::io("read", "the base's root")(e.into()))?;
         let root_record = lineage.inode(&*store.kv, Ino::ROOT)?;
         let root = Arc::new(Inode::root(&stat, root_record));
@@ -176,7 +182,7 @@ impl Overlay {
             root,
             descriptors: descriptors::Descriptors::default(),
             live_base,
-            copied: Mutex::default(),
+            copied,
             graves: std::sync::OnceLock::new(),
         };
         if !read_only {
@@ -202,6 +208,17 @@ impl Overlay {
     /// The timeline that is shown.
     pub fn timeline(&self) -> Timeline {
         self.lineage.read().at().timeline
+    }
+
+    /// What this overlay shows.
+    pub fn shown(&self) -> Shown {
+        let at = self.lineage.read().at();
+        if self.read_only { Shown::Past(at) } else { Shown::Timeline(at.timeline) }
+    }
+
+    /// Whether the base may change behind the mount.
+    pub fn has_live_base(&self) -> bool {
+        self.live_base
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -236,6 +253,23 @@ impl Overlay {
     pub(crate) fn data(&self) -> &Data {
         &self.store.data
     }
+}
+
+/// The numbers of all inodes that have or had a record.
+fn numbers(store: &Store, lineage: &Lineage) -> Result<FxHashSet<Ino>, StoreError> {
+    let mut found = FxHashSet::default();
+    lineage.numbers(&*store.kv, &mut |ino| {
+        found.insert(ino);
+    })?;
+    Ok(found)
+}
+
+/// Lets changed files keep their place where the base has others now. See `adopt.rs`.
+fn keep_in_view(store: &Store, base: &dyn Base, lineage: &Lineage) -> Result<(), StoreError> {
+    for path in adopt::adopt(store, base, lineage, &numbers(store, lineage)?)? {
+        tracing::error!(%path, "changed here, and the base has lost its directory: the change is in the store, but not in view");
+    }
+    Ok(())
 }
 
 /// Deletes the version files that lost their last name before the daemon stopped.

@@ -53,21 +53,32 @@ impl Overlay {
         if self.read_only {
             return Err(Errno::EROFS);
         }
-        let (timeline, epoch) = (self.timeline(), self.epoch());
-        let record = history::timeline(&*self.store.kv, timeline).map_err(failed)?;
-        let next = self.new_epoch()?;
+        let record = history::timeline(&*self.store.kv, self.timeline()).map_err(failed)?;
+        let (snapshot, record) = self.put_seal_of(ctx, batch, record, reason)?;
+        Ok((snapshot, record.head))
+    }
+
+    /// The same for any timeline that nothing can change meanwhile. Returns its record as it is put.
+    pub(crate) fn put_seal_of(
+        &self,
+        ctx: &Ctx,
+        batch: &mut Batch,
+        record: TimelineRecord,
+        reason: &Reason,
+    ) -> Result<(Snapshot, TimelineRecord)> {
         let snapshot = Snapshot {
-            epoch,
-            timeline,
+            epoch: record.head,
+            timeline: record.id,
             previous: record.last,
             time: ctx.now,
             why: reason.why,
             label: reason.label.clone(),
             note: reason.note.clone(),
         };
+        let record = TimelineRecord { head: self.new_epoch()?, last: record.head, ..record };
         history::put_snapshot(batch, &snapshot);
-        history::put_timeline(batch, &TimelineRecord { head: next, last: epoch, ..record });
-        Ok((snapshot, next))
+        history::put_timeline(batch, &record);
+        Ok((snapshot, record))
     }
 
     /// A number that no epoch of any timeline had before.

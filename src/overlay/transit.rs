@@ -18,7 +18,7 @@ use crate::base::BaseStat;
 use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, VersionRecord};
 use crate::store::lineage::{Lineage, Touched};
 use crate::store::{Batch, Table, keys};
-use crate::types::{Errno, Ino, Kind, Name, Note, Path, VersionId};
+use crate::types::{At, Epoch, Errno, Ino, Kind, Name, Note, Path, VersionId};
 
 /// What will be different.
 #[derive(Default, Debug)]
@@ -298,7 +298,8 @@ impl Overlay {
             self.descriptors.drop_file(ino);
         }
         let fresh = self.prepare(&plan)?;
-        self.show(&plan, fresh);
+        // Put by others, who keep an index of their own.
+        self.show(&plan, fresh, &|_| Epoch::BASE);
         let known = |ino: &Ino| self.inode(*ino).is_some();
         let mut inodes: Vec<Ino> =
             plan.inodes.keys().chain(plan.names.keys().map(|(d, _)| d)).copied().filter(known).collect();
@@ -346,13 +347,18 @@ impl Overlay {
         let stale = self.stale(plan)?;
         self.store.space.claim(batch.bytes() as u64).map_err(failed)?;
         self.commit(ctx, batch, note)?;
-        self.show(plan, fresh);
+        self.show(plan, fresh, &|_| self.epoch());
         Ok(stale)
     }
 
     /// Puts a plan's states into the open epoch.
     pub fn put_plan(&self, batch: &mut Batch, plan: &Plan) {
-        let (timeline, epoch) = (self.timeline(), self.epoch());
+        self.put_plan_at(batch, At { timeline: self.timeline(), epoch: self.epoch() }, plan);
+    }
+
+    /// The same for an epoch that is open in another timeline.
+    pub(super) fn put_plan_at(&self, batch: &mut Batch, at: At, plan: &Plan) {
+        let At { timeline, epoch } = at;
         let mut value = Vec::new();
         for (&ino, change) in &plan.inodes {
             value.clear();
@@ -376,7 +382,7 @@ impl Overlay {
     }
 
     /// What the inodes in memory will be.
-    fn prepare(&self, plan: &Plan) -> Result<Vec<(Arc<Inode>, Fresh)>> {
+    pub(super) fn prepare(&self, plan: &Plan) -> Result<Vec<(Arc<Inode>, Fresh)>> {
         let mut fresh = Vec::new();
         for (&ino, change) in &plan.inodes {
             let Some(inode) = self.inode(ino) else { continue };
@@ -394,7 +400,7 @@ impl Overlay {
         Ok(fresh)
     }
 
-    fn stale(&self, plan: &Plan) -> Result<Stale> {
+    pub(super) fn stale(&self, plan: &Plan) -> Result<Stale> {
         let mut stale = Stale::default();
         for ((dir, name), change) in &plan.names {
             let Some(parent) = self.inode(*dir) else { continue };
@@ -414,13 +420,13 @@ impl Overlay {
         Ok(stale)
     }
 
-    /// Makes a plan visible that is in the log.
-    fn show(&self, plan: &Plan, fresh: Vec<(Arc<Inode>, Fresh)>) {
+    /// Makes a plan visible that is in the log. `touched` says in which epoch the index of changes has an inode, if that is the current one.
+    pub(super) fn show(&self, plan: &Plan, fresh: Vec<(Arc<Inode>, Fresh)>, touched: &dyn Fn(Ino) -> Epoch) {
         self.changed.write().extend(plan.inodes.keys().copied());
         for (inode, fresh) in fresh {
             self.descriptors.drop_file(inode.ino);
             let mut state = inode.state.write();
-            state.become_(fresh, self.epoch());
+            state.become_(fresh, touched(inode.ino));
         }
         let renames = self.renames.fetch_add(1, Ordering::AcqRel);
         for ((dir, name), change) in &plan.names {
@@ -448,7 +454,7 @@ impl Overlay {
 }
 
 /// What an inode in memory becomes.
-struct Fresh {
+pub(super) struct Fresh {
     /// `None`: it has no name any more.
     record: Option<InodeRecord>,
     /// Whether the log has that record, or it is a base file as it is.
@@ -457,8 +463,8 @@ struct Fresh {
 }
 
 impl State {
-    fn become_(&mut self, fresh: Fresh, epoch: crate::types::Epoch) {
-        self.touched = epoch;
+    fn become_(&mut self, fresh: Fresh, touched: Epoch) {
+        self.touched = touched;
         let Some(record) = fresh.record else {
             // Who has it open keeps it; its bytes are part of history.
             self.attr.nlink = 0;

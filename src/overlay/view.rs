@@ -399,12 +399,13 @@ pub fn base_ref(stat: &BaseStat, path: &Path) -> ContentRef {
 }
 
 impl Overlay {
-    fn locate(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<(u64, Located)>> {
+    /// Where a timeline has these bytes, if it has them now.
+    fn locate(&self, line: &Lineage, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<(u64, Located)>> {
         if content == ContentRef::default() {
             // A file that was born here and is still empty.
             return Ok(Some((0, Located::Empty)));
         }
-        let record = self.record(ino)?;
+        let record = line.inode(&*self.store.kv, ino).map_err(failed)?;
         if content.version != VersionId::BASE {
             let now = |r: &InodeRecord| r.content == Content::Version { id: content.version, stamp: content.stamp };
             return Ok(record.filter(now).map(|r| (r.attr.size, Located::Log(Box::new(r)))));
@@ -424,7 +425,7 @@ impl Overlay {
     /// The bytes that an inode had, if they are those that it has now, or those of the base file at `path` or where the inode
     /// came from.
     pub fn find_content(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<Found<'_>>> {
-        let Some((size, place)) = self.locate(ino, content, path)? else { return Ok(None) };
+        let Some((size, place)) = self.locate(&self.lineage(), ino, content, path)? else { return Ok(None) };
         let reader = match place {
             Located::Empty => Reader::Empty,
             Located::Base(path) => Reader::Base(self.base.open(&path)?),
@@ -433,14 +434,14 @@ impl Overlay {
         Ok(Some(Found { size, reader }))
     }
 
-    /// The size of the bytes that [`Overlay::find_content`] would find.
-    pub fn find_size(&self, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<u64>> {
-        Ok(self.locate(ino, content, path)?.map(|(size, _)| size))
+    /// The size of the bytes that [`Overlay::find_content`] would find in a timeline.
+    pub fn find_size(&self, line: &Lineage, ino: Ino, content: ContentRef, path: &Path) -> Result<Option<u64>> {
+        Ok(self.locate(line, ino, content, path)?.map(|(size, _)| size))
     }
 
-    /// The largest size that is known of a file: what it has now, or had in the base. `None` when it is gone.
-    pub fn known_size(&self, ino: Ino, path: &Path) -> Result<Option<u64>> {
-        if let Some(record) = self.record(ino)? {
+    /// The largest size that is known of a file in a timeline: what it has now, or had in the base. `None` when it is gone.
+    pub fn known_size(&self, line: &Lineage, ino: Ino, path: &Path) -> Result<Option<u64>> {
+        if let Some(record) = line.inode(&*self.store.kv, ino).map_err(failed)? {
             let before = record.origin.map_or(0, |o| o.print.size);
             return Ok(Some(record.attr.size.max(before)));
         }

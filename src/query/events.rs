@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::actors::Names;
+use super::lines::Timelines;
 use super::rows::text;
 use super::{Contents, EventRow, PathGlob, QueryError, Result, Sink, Size, UNKNOWN_END, seen_content, time};
 use crate::store::{Store, StoreError, Table, codec, keys};
@@ -107,7 +108,7 @@ pub fn last_seq(store: &Store) -> Result<Seq> {
 /// Sends the events that pass the filter; returns the number to continue from.
 pub fn events(store: &Store, filter: &EventFilter, contents: &dyn Contents, sink: Sink<'_, EventRow>) -> Result<Seq> {
     let compiled = filter.compile()?;
-    let mut names = Names::new(store);
+    let (mut names, mut timelines) = (Names::new(store), Timelines::new(store));
     let mut next = Seq(filter.from_seq);
     each_event(store, next, &mut |event| {
         next = Seq(event.seq.0 + 1);
@@ -118,12 +119,13 @@ pub fn events(store: &Store, filter: &EventFilter, contents: &dyn Contents, sink
         if compiled.pid.is_some_and(|wanted| wanted != *pid) {
             return Ok(ControlFlow::Continue(()));
         }
-        Ok(sink(row(&event, *pid, comm, contents)))
+        let timeline = timelines.name_of(event.epoch)?;
+        Ok(sink(row(&event, (*pid, comm), timeline, contents)))
     })?;
     Ok(next)
 }
 
-fn row(event: &Event, pid: u32, comm: &str, contents: &dyn Contents) -> EventRow {
+fn row(event: &Event, (pid, comm): (u32, &str), timeline: Option<String>, contents: &dyn Contents) -> EventRow {
     let note = &event.note;
     let (path, path_hex) = text(note.path.as_bytes());
     let (path2, path2_hex) = note.path2.as_ref().map_or((None, None), |p| {
@@ -149,6 +151,7 @@ fn row(event: &Event, pid: u32, comm: &str, contents: &dyn Contents) -> EventRow
         errno: note.errno.map(|e| e.to_string()),
         handle: note.handle.0,
         flags: note.flags,
+        timeline,
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod actors;
 pub mod events;
 pub mod glob;
+mod lines;
 pub mod ps;
 pub mod reads;
 pub mod rows;

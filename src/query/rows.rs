@@ -47,6 +47,9 @@ pub struct EventRow {
     pub errno: Option<String>,
     pub handle: u64,
     pub flags: u32,
+    /// The timeline that it is about; null when that is not known any more.
+    #[serde(default)]
+    pub timeline: Option<String>,
 }
 
 /// What a process saw, or may have seen, of one state of a file's bytes.

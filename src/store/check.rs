@@ -172,7 +172,7 @@ impl Check<'_> {
         self.scan(Table::Meta, |c, key, value| {
             let number = keys::last_number(key).unwrap_or(0);
             match (key.first(), key.len(), value.len()) {
-                (Some(b'c'), 2, 8) | (Some(b'h'), 25, 32) | (Some(b'm'), 1, _) => {}
+                (Some(b'c'), 2, 8) | (Some(b'h'), 25, 32) | (Some(b'm'), 1, _) | (Some(b'y'), 1, 8) => {}
                 (Some(b'a'), 9, 1..) => c.found.actors.push(number),
                 (Some(b't'), 9, 0) => {
                     c.found.trash.insert(VersionId(number));

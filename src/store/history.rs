@@ -287,6 +287,29 @@ pub fn timeline(kv: &dyn Kv, id: Timeline) -> Result<TimelineRecord> {
     }
 }
 
+/// The timelines that are not deleted, by number; the first is among them even if nothing was ever written to it.
+pub fn living(kv: &dyn Kv) -> Result<Vec<TimelineRecord>> {
+    let mut list = timelines(kv)?;
+    if list.first().is_none_or(|t| t.id != Timeline::MAIN) {
+        list.insert(0, timeline(kv, Timeline::MAIN)?);
+    }
+    list.retain(|t| !t.deleted);
+    Ok(list)
+}
+
+/// The timeline that the mount in place shows.
+pub fn shown(kv: &dyn Kv) -> Result<Timeline> {
+    let stored = kv.get(Table::Meta, &keys::shown())?;
+    let id = stored.and_then(|v| Some(Timeline(u64::from_le_bytes(v.try_into().ok()?)))).unwrap_or(Timeline::MAIN);
+    // Only a living one is ever put; should it be gone all the same, the first is always there.
+    Ok(if living(kv)?.iter().any(|t| t.id == id) { id } else { Timeline::MAIN })
+}
+
+/// Puts which timeline the mount in place shows from now on.
+pub fn put_shown(batch: &mut Batch, id: Timeline) {
+    batch.put(Table::Meta, &keys::shown(), &id.0.to_le_bytes());
+}
+
 /// All operations, oldest first.
 pub fn operations(kv: &dyn Kv) -> Result<Vec<Operation>> {
     all(kv, keys::all_operations(), &get_operation)

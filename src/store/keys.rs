@@ -11,6 +11,7 @@
 //! | meta   | `s` epoch                                       | snapshot                 | the epoch that it sealed |
 //! | meta   | `l` timeline                                    | timeline                 | by number |
 //! | meta   | `u` operation                                   | operation                | what undo can take back, in order |
+//! | meta   | `y`                                             | u64 timeline             | what the mount in place shows, if it is not the first |
 //! | meta   | `k` operation, step                             | kept                     | what an apply destroyed in the base |
 //! | meta   | `b` timeline, ino                               | empty                    | applied: leaves the overlay at the next mount |
 //! | tree   | `i` timeline, ino, !epoch                       | inode                    | newest epoch first |
@@ -150,6 +151,11 @@ pub fn timeline(timeline: Timeline) -> Key {
 
 pub fn all_timelines() -> (Key, Key) {
     (Key::from_slice(b"l"), Key::from_slice(b"m"))
+}
+
+/// The timeline that the mount in place shows.
+pub fn shown() -> Key {
+    Key::from_slice(b"y")
 }
 
 pub fn operation(id: u64) -> Key {

@@ -61,7 +61,7 @@ impl Lineage {
 
     /// The point itself.
     pub fn at(&self) -> At {
-        self.segments.first().copied().unwrap_or(At { timeline: Timeline::MAIN, epoch: Epoch::BASE })
+        self.segments.first().copied().unwrap_or(At::BASE)
     }
 
     /// The timelines on the way, nearest first, and up to which epoch each of them counts.

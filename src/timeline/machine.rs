@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::MutexGuard;
 
-use super::{Gate, Kernel};
+use super::{Gate, Kernel, Showing};
 use crate::overlay::restore::differing;
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::{Kept, Plan, Stale};
@@ -43,7 +43,7 @@ fn list(paths: &[Path]) -> String {
     text.join(", ")
 }
 
-fn os(what: &'static str) -> impl Fn(Errno) -> TimeError {
+pub(super) fn os(what: &'static str) -> impl Fn(Errno) -> TimeError {
     move |errno| TimeError::Os { what, errno }
 }
 
@@ -66,11 +66,19 @@ pub struct Machine {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) gate: Arc<Gate>,
     kernel: OnceLock<Arc<dyn Kernel>>,
+    pub(crate) showing: Arc<Showing>,
+    /// Whether this is what the mount in place shows, which another timeline can be switched to.
+    pub(crate) in_place: bool,
 }
 
 impl Machine {
     pub fn new(overlay: Arc<Overlay>, gate: Arc<Gate>) -> Machine {
-        Machine { overlay, gate, kernel: OnceLock::new() }
+        Machine::beside(overlay, gate, Arc::default(), true)
+    }
+
+    /// One of several in a process. `showing` is the same for all of them.
+    pub fn beside(overlay: Arc<Overlay>, gate: Arc<Gate>, showing: Arc<Showing>, in_place: bool) -> Machine {
+        Machine { overlay, gate, kernel: OnceLock::new(), showing, in_place }
     }
 
     /// From now on the kernel is told.
@@ -82,9 +90,24 @@ impl Machine {
         &self.overlay
     }
 
-    /// Waits until no other operation is under way.
+    /// Waits until no other operation is under way, in this mount or another one of the store.
     pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
         self.overlay.store().busy.lock()
+    }
+
+    /// The other overlays of the store that are in memory, with the gates that keep changes out of them.
+    pub fn others(&self) -> Vec<(Arc<Overlay>, Arc<Gate>)> {
+        self.showing.others(&self.overlay)
+    }
+
+    /// # Errors
+    /// [`TimeError::Refused`] where the past is shown.
+    pub(crate) fn can_move(&self) -> Result<()> {
+        if self.overlay.is_read_only() {
+            let why = "this mount shows a snapshot, which stays as it is: do that in the mount of a timeline";
+            return Err(TimeError::Refused(why.to_owned()));
+        }
+        Ok(())
     }
 
     /// Writes back what processes changed through mappings of these files; called without any lock.
@@ -102,6 +125,7 @@ impl Machine {
     /// [`TimeError::LabelUsed`]; what the log says.
     pub fn snapshot(&self, ctx: &Ctx, reason: &Reason, mapped: &[Ino], durable: bool) -> Result<Snapshot> {
         let _busy = self.begin();
+        self.can_move()?;
         if let Some(label) = &reason.label {
             let kv = &*self.overlay.store().kv;
             if history::snapshots(kv)?.iter().any(|s| s.label.as_ref() == Some(label)) {
@@ -145,6 +169,7 @@ impl Machine {
         mapped: &[Ino],
     ) -> Result<Moved> {
         let _busy = self.begin();
+        self.can_move()?;
         self.write_back(mapped);
         let (moved, stale) = {
             let _gate = self.gate.close();

@@ -3,6 +3,7 @@
 //! Works on an overlay, mounted or not. Every operation here is in the history itself: what was before it is sealed, and what it does is one batch
 //! in a new epoch. Knows no FUSE; what the kernel has to forget goes through [`Kernel`].
 
+pub mod branch;
 pub mod collect;
 pub mod gain;
 pub mod gate;
@@ -10,6 +11,7 @@ pub mod machine;
 pub mod names;
 pub mod retention;
 pub mod rows;
+pub mod showing;
 pub mod spec;
 pub mod undo;
 
@@ -17,6 +19,7 @@ use crate::types::Ino;
 
 pub use gate::Gate;
 pub use machine::{Machine, TimeError};
+pub use showing::Showing;
 
 /// What can be said to the kernel about its caches. Called from threads that hold no lock; the kernel may ask back before it answers.
 pub trait Kernel: Send + Sync {

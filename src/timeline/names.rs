@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::spec::{self, Candidate, Point, SpecError};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Shown};
 use crate::store::history::{self, Snapshot};
 use crate::store::lineage::Lineage;
 use crate::store::{Store, StoreError};
@@ -52,9 +52,24 @@ impl Names {
         Ok(Names { candidates, store_id, last: history::timeline(kv, timeline)?.last })
     }
 
-    /// The id of a snapshot.
+    /// As a view of the past sees it: steps back and times are looked up from there.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn of(overlay: &Overlay) -> Result<Names, StoreError> {
+        let names = Names::load(overlay.store(), overlay.timeline())?;
+        Ok(match overlay.shown() {
+            Shown::Timeline(_) => names,
+            Shown::Past(at) => {
+                let last = names.candidates.iter().find(|c| c.epoch == at.epoch).map_or(Epoch::BASE, |c| c.previous);
+                Names { last, ..names }
+            }
+        })
+    }
+
+    /// The id of a snapshot; `base` for what was before all others.
     pub fn id(&self, epoch: Epoch) -> String {
-        spec::id_of(&self.store_id, epoch)
+        spec::name_of(&self.store_id, epoch)
     }
 
     /// What a text stands for.

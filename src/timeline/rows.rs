@@ -37,6 +37,9 @@ pub struct MovedRow {
     /// They changed in the repository on disk, not in the mount.
     #[serde(default)]
     pub repository: bool,
+    /// The timeline that is in place from now on, of a switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<String>,
 }
 
 /// A path that such a move changes.
@@ -75,6 +78,8 @@ pub struct TimelineRow {
     pub snapshots: u64,
     /// Where it is mounted.
     pub mountpoint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mountpoint_hex: Option<String>,
 }
 
 /// A patch, or a commit that was made.

@@ -158,6 +158,11 @@ pub fn id_of(store_id: &str, epoch: Epoch) -> String {
     digits.into_iter().take(ID_LEN).filter_map(letter).collect()
 }
 
+/// What a sealed state is called: the id of its snapshot, or `base`.
+pub fn name_of(store_id: &str, epoch: Epoch) -> String {
+    if epoch == Epoch::BASE { "base".to_owned() } else { id_of(store_id, epoch) }
+}
+
 /// Whether this can be an id or, if it is shorter, the beginning of one.
 fn may_be_id(text: &str) -> bool {
     (1..=ID_LEN).contains(&text.len()) && text.bytes().all(|b| ALPHABET.contains(&b))

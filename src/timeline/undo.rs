@@ -41,7 +41,15 @@ impl Machine {
     /// # Errors
     /// [`TimeError::Nothing`] when there is none.
     pub fn next_operation(&self, direction: Direction) -> Result<Operation> {
-        let operations = history::operations(&*self.overlay.store().kv)?;
+        let kv = &*self.overlay.store().kv;
+        let mut operations = history::operations(kv)?;
+        let (shown, living) = (self.overlay.timeline(), history::living(kv)?);
+        operations.retain(|o| {
+            // Timelines have pasts of their own; a switch stands between two of them, for the mount in place.
+            let (here, there) = if o.undone { (o.before, o.after) } else { (o.after, o.before) };
+            let is_there = || self.in_place && living.iter().any(|t| t.id == there.timeline);
+            here.timeline == shown && (o.kind != OpKind::Switch || is_there())
+        });
         next(&operations, direction).cloned().ok_or(TimeError::Nothing(direction.name()))
     }
 
@@ -52,6 +60,7 @@ impl Machine {
     /// [`TimeError::Changed`]; [`TimeError::Nothing`]; what the log says.
     pub fn undo(&self, ctx: &Ctx, direction: Direction, force: bool, mapped: &[Ino]) -> Result<(Operation, Moved)> {
         let _busy = self.begin();
+        self.can_move()?;
         let operation = self.next_operation(direction)?;
         let (from, to) = match direction {
             Direction::Undo => (operation.after, operation.before),
@@ -59,12 +68,16 @@ impl Machine {
         };
         match operation.kind {
             OpKind::Rewind | OpKind::Restore | OpKind::Merge | OpKind::Discard => {}
-            OpKind::Apply | OpKind::Switch => {
+            OpKind::Switch => {
+                let record = Operation { undone: direction == Direction::Undo, ..operation.clone() };
+                let note = format!("{} of {}", direction.name(), operation.note);
+                let target = history::timeline(&*self.overlay.store().kv, to.timeline)?;
+                let moved = self.go_to(ctx, &target, Some(record), &note, mapped)?;
+                return Ok((operation, moved));
+            }
+            OpKind::Apply => {
                 return Err(TimeError::Refused(format!("{} of this kind is not here", direction.name())));
             }
-        }
-        if to.timeline != self.overlay.timeline() {
-            return Err(TimeError::Refused("that was on another timeline: switch to it first".to_owned()));
         }
         self.write_back(mapped);
         let note = format!("{} of {}", direction.name(), operation.note);

@@ -74,6 +74,8 @@ ops! {
     Rewind = 27, "rewind";
     /// Changes were brought into the base; `path2` says how many.
     Apply = 28, "apply";
+    /// A timeline was forked, deleted, mounted or unmounted; `path2` says which and what.
+    Timeline = 29, "timeline";
 }
 
 /// How the record knows.

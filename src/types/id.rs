@@ -55,6 +55,11 @@ pub struct At {
     pub epoch: Epoch,
 }
 
+impl At {
+    /// What was before all changes: the base.
+    pub const BASE: At = At { timeline: Timeline::MAIN, epoch: Epoch::BASE };
+}
+
 impl Epoch {
     /// What the base had before the mount, where it had to be written down: before an apply changes it.
     pub const BASE: Epoch = Epoch(0);

@@ -168,6 +168,9 @@ impl Overlay {
     }
 
     pub(crate) fn commit(&self, ctx: &Ctx, mut batch: Batch, note: Note) -> Result<()> {
+        if self.read_only {
+            return Err(Errno::EROFS);
+        }
         // A snapshot may have been taken since the operation came in; here the gate keeps the epoch as it is.
         let ctx = Ctx { epoch: self.epoch(), ..*ctx };
         self.journal.commit(&ctx, &mut batch, note, Sync::No).map_err(failed)

@@ -14,7 +14,9 @@ impl Check<'_> {
         for operation in &found.operations {
             for (when, at) in [("before", operation.before), ("after", operation.after), ("last after", operation.last)]
             {
-                if !found.snapshots.contains_key(&at.epoch) || !found.timelines.contains_key(&at.timeline) {
+                // A switch to a timeline that begins at the base, before its first snapshot.
+                let is_known = at.epoch == Epoch::BASE || found.snapshots.contains_key(&at.epoch);
+                if !is_known || !found.timelines.contains_key(&at.timeline) {
                     expired.push(format!(
                         "operation {} refers to the state {when} it (epoch {}), of which there is no snapshot",
                         operation.id, at.epoch

@@ -1,0 +1,14 @@
+//! Timelines through the real binary: forked, mounted side by side, switched in place, and the past beside the present.
+
+mod common;
+
+#[path = "timeline/beside.rs"]
+mod beside;
+#[path = "timeline/ends.rs"]
+mod ends;
+#[path = "mount/scene.rs"]
+mod scene;
+#[path = "timeline/stage.rs"]
+mod stage;
+#[path = "timeline/switch.rs"]
+mod switch;
