@@ -15,7 +15,7 @@ use crate::types::hex;
 /// Brings the commits of the mount's HEAD over as a branch.
 pub fn run(repo: &Repo, name: &str, json: bool) -> Result<()> {
     let root = repo.root.display();
-    let Some(mountpoint) = source::mountpoint(repo) else {
+    let Some(mountpoint) = source::mountpoints(repo).into_iter().next() else {
         bail!(
             "{root} is not mounted, and commits that were made in a mount are read through it: `regentfs mount` first"
         );

@@ -117,7 +117,11 @@ pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
     }
     // Mounts of a living daemon that has another store.
     if let Some(mounted) = mounts::of(&repo.root)?.last() {
-        bail!("{} is already mounted at {}: `regentfs unmount` first, or work in it", repo.root.display(), mounted.mountpoint.display());
+        bail!(
+            "{} is already mounted at {}: `regentfs unmount` first, or work in it",
+            repo.root.display(),
+            mounted.mountpoint.display()
+        );
     }
     let inside = if mounting.is_elsewhere() { Vec::new() } else { users::inside(&mounting.repo) };
     if args.foreground {

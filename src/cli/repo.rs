@@ -149,7 +149,8 @@ mod tests {
         assert_eq!(to_mount(Some(&top.join("repo/src")), None).unwrap().root, top.join("repo/src"));
         let missing = discover(Some(&top.join("none")), None).unwrap_err().to_string();
         assert!(missing.contains("does not exist"), "{missing}");
-        let mount = |at: &str| Mounted { id: 1, device: format!("0:{}", at.len()), repo: "/r".into(), mountpoint: at.into() };
+        let mount =
+            |at: &str| Mounted { id: 1, device: format!("0:{}", at.len()), repo: "/r".into(), mountpoint: at.into() };
         let mounts = [mount("/a"), mount("/a/b"), mount("/ab")];
         assert_eq!(mount_of(&mounts, Path::new("/a/b/c")).unwrap().mountpoint, Path::new("/a/b"));
         assert_eq!(mount_of(&mounts, Path::new("/abc")), None);

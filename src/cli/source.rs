@@ -106,10 +106,11 @@ impl Source {
     }
 }
 
-/// The places where a repository is mounted, as the mount table knows them; the one that is meant first.
+/// The places where a repository is mounted, as the mount table knows them; the one that is meant first, then the one in place.
 pub fn mountpoints(repo: &Repo) -> Vec<PathBuf> {
-    let all = mounts::of(&repo.root).unwrap_or_default().into_iter().map(|m| m.mountpoint);
-    repo.about.iter().cloned().chain(all.filter(|at| Some(at) != repo.about.as_ref())).collect()
+    let mut all: Vec<PathBuf> = mounts::of(&repo.root).unwrap_or_default().into_iter().map(|m| m.mountpoint).collect();
+    all.sort_by_key(|at| (Some(at) != repo.about.as_ref(), *at != repo.root));
+    all
 }
 
 /// Opens the store of a repository that is not mounted.

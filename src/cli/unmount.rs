@@ -48,8 +48,7 @@ pub fn run(args: &UnmountArgs, store: Option<&Path>) -> Result<()> {
     })?;
     let status = status.context("the daemon did not say what is mounted: do versions differ?")?;
     let only = one_of(&repo, &status);
-    let doomed: Vec<&Mounted> =
-        mounted.iter().filter(|m| only.as_ref().is_none_or(|at| m.mountpoint == *at)).collect();
+    let doomed: Vec<&Mounted> = mounted.iter().filter(|m| only.as_ref().is_none_or(|at| m.mountpoint == *at)).collect();
     if !args.lazy && doomed.len() > 1 {
         // All or none: one that is in use must be known before the first is gone.
         refuse_users(&doomed, "in use")?;
@@ -78,7 +77,8 @@ pub fn run(args: &UnmountArgs, store: Option<&Path>) -> Result<()> {
 /// The one mount that is meant, if others stay.
 fn one_of(repo: &Repo, status: &StatusRow) -> Option<PathBuf> {
     let at = repo.about.as_ref()?;
-    let row = status.mounts.iter().find(|m| bytes(&m.mountpoint, m.mountpoint_hex.as_ref()) == at.as_os_str().as_bytes())?;
+    let row =
+        status.mounts.iter().find(|m| bytes(&m.mountpoint, m.mountpoint_hex.as_ref()) == at.as_os_str().as_bytes())?;
     (!row.primary && status.mounts.len() > 1).then(|| at.clone())
 }
 

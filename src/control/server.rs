@@ -133,7 +133,8 @@ impl Served {
         if about.is_none() && mounts.len() > 1 && mounts.iter().all(|m| !m.primary) && request.needs_a_tree() {
             let all: Vec<String> = mounts.iter().map(|m| m.at.display().to_string()).collect();
             let all = all.join(", ");
-            let message = format!("there are several mounts and none is in place: give one of {all} with --repo, or `cd` to it");
+            let message =
+                format!("there are several mounts and none is in place: give one of {all} with --repo, or `cd` to it");
             return Err(Failure { message, exit: 2 });
         }
         match about {
@@ -215,7 +216,6 @@ impl Served {
             | Request::Apply(_)
             | Request::Export(_)
             | Request::Bring(_) => moving(engine, stream, request, &mut sink),
-            }
         }
     }
 
@@ -240,9 +240,7 @@ impl Served {
             TimelineRequest::Switch { .. } => mounts.iter().find(|m| m.primary),
             // The present of another timeline is with the mount that shows it.
             TimelineRequest::Fork { from: Some(text), .. } => match fork_point(mount.engine.overlay(), text)? {
-                ForkPoint::Present(id) => {
-                    mounts.iter().find(|m| m.engine.overlay().shown() == Shown::Timeline(id))
-                }
+                ForkPoint::Present(id) => mounts.iter().find(|m| m.engine.overlay().shown() == Shown::Timeline(id)),
                 ForkPoint::At(_) => None,
             },
             TimelineRequest::Fork { from: None, .. } | TimelineRequest::Delete { .. } | TimelineRequest::List => None,
@@ -301,11 +299,8 @@ fn moving(
 ) -> Result<Done, Failure> {
     let peer = rustix::net::sockopt::socket_peercred(stream)
         .map_err(|e| Failure::new(format!("cannot tell who asks: {}", std::io::Error::from(e))))?;
-    let caller = Caller {
-        tid: peer.pid.as_raw_nonzero().get().cast_unsigned(),
-        uid: peer.uid.as_raw(),
-        gid: peer.gid.as_raw(),
-    };
+    let caller =
+        Caller { tid: peer.pid.as_raw_nonzero().get().cast_unsigned(), uid: peer.uid.as_raw(), gid: peer.gid.as_raw() };
     let users = |ino| {
         let row = |(_, pid, comm): (_, _, Vec<u8>)| UserRow { pid, comm: rows::text(&comm).0 };
         engine.users_of(ino).into_iter().map(row).collect()

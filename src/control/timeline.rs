@@ -149,6 +149,7 @@ impl Mover<'_> {
             note,
             changed: moved.paths.len() as u64,
             timeline: Some(history::timeline(kv, moved.after.timeline)?.name),
+            ..MovedRow::default()
         };
         Ok(self.tell(row, &moved.paths, &moved.kept, sink))
     }

@@ -190,7 +190,10 @@ impl Host for Hold {
             return Err(Failure::new(format!("{} is already mounted at {}", self.repo.display(), first.at.display())));
         }
         if self.is_in_view(at) {
-            return Err(Failure::new(format!("something is mounted at {} already: give another directory", at.display())));
+            return Err(Failure::new(format!(
+                "something is mounted at {} already: give another directory",
+                at.display()
+            )));
         }
         let mode = mode.unwrap_or_else(|| first.engine.mode());
         // A mount over the repository covers it: then nobody else changes the base.
@@ -224,7 +227,10 @@ impl Host for Hold {
         let mut list = self.list.lock();
         while list.iter().any(|m| Arc::ptr_eq(m, &mount)) {
             if self.gone.wait_for(&mut list, PATIENCE).timed_out() {
-                return Err(Failure::new(format!("{} is unmounted, but what was seen in it is still being written", at.display())));
+                return Err(Failure::new(format!(
+                    "{} is unmounted, but what was seen in it is still being written",
+                    at.display()
+                )));
             }
         }
         Ok(())

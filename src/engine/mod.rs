@@ -152,6 +152,9 @@ impl Engine {
         {
             return Err(branch::taken(&history::timeline(kv, timeline)?.name, &place));
         }
+        if let Shown::Past(at) = what {
+            branch::still_there(kv, at)?;
+        }
         let overlay = self.overlay.open_beside(what, live_base)?;
         let engine = Engine::assemble(common.clone(), overlay, mode, shown.is_none(), at)?;
         if let Err(error) = engine.tell_of("mount") {

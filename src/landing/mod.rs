@@ -19,8 +19,8 @@ use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Counter, StoreError, Sync};
-use crate::timeline::{Gate, Machine};
 use crate::timeline::machine::TimeError;
+use crate::timeline::{Gate, Machine};
 use crate::types::{At, Errno, Ino, Note, Op, Path};
 
 pub use keep::{Kept, all as kept};

@@ -61,6 +61,17 @@ pub fn named(kv: &dyn Kv, name: &str) -> Result<TimelineRecord> {
     Err(TimeError::Refused(format!("no timeline is called {name}; there are: {}", names.join(", "))))
 }
 
+/// With the lock of operations: so it stays.
+///
+/// # Errors
+/// [`TimeError::Refused`] when a sealed state was collected since somebody named it.
+pub fn still_there(kv: &dyn Kv, at: At) -> Result<()> {
+    if at != At::BASE && history::snapshot(kv, at.epoch)?.is_none() {
+        return Err(TimeError::Refused("that snapshot has just been collected: choose another one".to_owned()));
+    }
+    Ok(())
+}
+
 /// Why a snapshot is taken where a timeline begins.
 fn forked_off(name: &str) -> Reason {
     Reason::new(Why::Fork, format!("where timeline {name} forked off"))
@@ -120,7 +131,10 @@ impl Machine {
         let _busy = self.begin();
         self.is_free(name)?;
         match (from, self.overlay.shown()) {
-            (Some(at), _) | (None, Shown::Past(at)) => self.put_fork(ctx, name, at, Batch::new()),
+            (Some(at), _) | (None, Shown::Past(at)) => {
+                still_there(&*self.overlay.store().kv, at)?;
+                self.put_fork(ctx, name, at, Batch::new())
+            }
             (None, Shown::Timeline(_)) => {
                 self.write_back(mapped);
                 let _gate = self.gate.close();
@@ -279,9 +293,7 @@ impl Machine {
             let shown = history::timeline(kv, history::shown(kv)?)?;
             let before = At { timeline: shown.id, epoch: shown.last };
             let batch = self.put_switch(ctx, before, after, known, note)?;
-            self.overlay
-                .journal_commit(ctx, batch, switch_event(note), Sync::No)
-                .map_err(os("nothing was changed"))?;
+            self.overlay.journal_commit(ctx, batch, switch_event(note), Sync::No).map_err(os("nothing was changed"))?;
             return Ok(Moved { before, after, paths: Vec::new(), kept: Vec::new() });
         }
         self.write_back(mapped);

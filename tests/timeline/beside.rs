@@ -103,7 +103,8 @@ fn work(root: &Path, who: u8, rounds: usize) {
         let mut log = fs::OpenOptions::new().append(true).create(true).open(root.join("log")).expect("open");
         log.write_all(&[who; 3]).expect("append");
         if round % 3 == 0 {
-            fs::rename(root.join(format!("own-{who}-{round}")), root.join(format!("src/moved-{who}-{round}"))).expect("rename");
+            fs::rename(root.join(format!("own-{who}-{round}")), root.join(format!("src/moved-{who}-{round}")))
+                .expect("rename");
         }
         if round % 5 == 0 {
             fs::create_dir(root.join(format!("dir{round}"))).expect("mkdir");
@@ -140,11 +141,8 @@ fn three_timelines_with_writers_in_each_at_once() {
     let roots = [stage.root().to_owned(), stage.forked("one"), stage.forked("two")];
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = roots
-            .iter()
-            .zip(1..)
-            .map(|(root, who)| scope.spawn(move || work(root, who, ROUNDS)))
-            .collect();
+        let workers: Vec<_> =
+            roots.iter().zip(1..).map(|(root, who)| scope.spawn(move || work(root, who, ROUNDS))).collect();
         // Snapshots and forks meanwhile, in each of them.
         let stage = &stage;
         let (roots, done) = (&roots, &done);
@@ -191,7 +189,10 @@ fn commands_are_about_the_mount_that_they_are_given_in() {
     assert!(stage.json(&["snapshots"]).iter().all(|s| s["id"] != id.as_str()), "it is not of the timeline in place");
     assert!(stage.json(&["snapshots", "--all"]).iter().any(|s| s["id"] == id.as_str()));
     let diff = |dir: &Path| text(&stage.inside_ok(dir, &["diff", "--name-only"]).stdout);
-    assert_eq!((diff(&try_), diff(stage.root()), diff(stage.outside())), ("only-try\n".into(), String::new(), String::new()));
+    assert_eq!(
+        (diff(&try_), diff(stage.root()), diff(stage.outside())),
+        ("only-try\n".into(), String::new(), String::new())
+    );
     // A relative path and one that names the mount.
     write(try_.join("src/main"), "broken\n");
     write(stage.join("src/main"), "mine\n");
@@ -225,7 +226,10 @@ fn commands_are_about_the_mount_that_they_are_given_in() {
     }
     let at = stage.beside("another", &["--timeline", "past"]);
     assert_eq!((read(at.join("only-try")), read(at.join("src/main"))), ("1\n".into(), "main\n".repeat(1000)));
-    assert_eq!(stage.mounts(), [("main".into(), "/repo".into()), ("try".into(), "/try".into()), ("past".into(), "/another".into())]);
+    assert_eq!(
+        stage.mounts(),
+        [("main".into(), "/repo".into()), ("try".into(), "/try".into()), ("past".into(), "/another".into())]
+    );
 }
 
 #[test]
@@ -276,7 +280,9 @@ fn the_past_stays_while_the_present_goes_on() {
     refused(fs::create_dir(past.join("made")), "mkdir");
     refused(fs::rename(past.join("README"), past.join("other")), "rename");
     refused(fs::set_permissions(past.join("README"), fs::Permissions::from_mode(0o600)), "chmod");
-    for (arguments, word) in [(&["snapshot"][..], "stays as it is"), (&["rewind", "base"], "stays"), (&["undo"], "stays")] {
+    for (arguments, word) in
+        [(&["snapshot"][..], "stays as it is"), (&["rewind", "base"], "stays"), (&["undo"], "stays")]
+    {
         let said = refusal(&stage.inside(&past, arguments), 1);
         assert!(said.contains(word), "{said}");
     }
@@ -309,7 +315,13 @@ fn processes_in_mounts_beside_are_recorded() {
     write(try_.join("born"), "born in try\n");
     // A program in the mount, and a child that reads what its parent had open: once here, once there, both in one process.
     let mut command = Command::new(try_.join("tool"));
-    let output = stage.run_guarded({ command.current_dir(&try_); command }, "tool");
+    let output = stage.run_guarded(
+        {
+            command.current_dir(&try_);
+            command
+        },
+        "tool",
+    );
     assert_eq!(text(&output.stdout), "read me\n", "{}", both(&output));
     let script = format!(
         "import os\nfds = [os.open(p, os.O_RDONLY) for p in ('src/deep/large', {:?})]\n\
@@ -377,7 +389,9 @@ fn what_cannot_be_mounted_beside() {
     assert!(refusal(&within.expect("run"), 1).contains("inside"));
     let within = stage.command(["mount", repo, "--snapshot", "then", "--at", &format!("{at}/src")]).output();
     assert!(refusal(&within.expect("run"), 1).contains("inside"));
-    for arguments in [&["mount", repo, "--timeline", "try"][..], &["mount", repo, "--at", at, "--timeline", "a", "--snapshot", "b"]] {
+    for arguments in
+        [&["mount", repo, "--timeline", "try"][..], &["mount", repo, "--at", at, "--timeline", "a", "--snapshot", "b"]]
+    {
         assert_eq!(stage.command(arguments).output().expect("run").status.code(), Some(2), "{arguments:?}");
     }
     let said = refusal(&stage.try_timeline(&["fork", "main"]), 2);

@@ -92,7 +92,10 @@ fn one_beside_can_go_alone() {
     let company = Company::in_dir(&two.join("src"));
     let said = stage.inside(&two, &["unmount"]);
     let text = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(!said.status.success() && text.contains("sleep 300") && text.contains(&company.0.id().to_string()), "{text}");
+    assert!(
+        !said.status.success() && text.contains("sleep 300") && text.contains(&company.0.id().to_string()),
+        "{text}"
+    );
     assert!(is_mounted(&two));
     drop(company);
     assert_ok(&stage.inside(&two, &["unmount"]), "unmount");
@@ -105,7 +108,10 @@ fn one_beside_can_go_alone() {
     assert_eq!(read(stage.beside("one", &["--timeline", "one"]).join("README")), "one at two\n");
     // Detached while it is used, it goes with its last user, and until then nobody else gets its timeline.
     let file = fs::File::open(one.join("README")).expect("open");
-    assert_ok(&stage.command(["unmount".as_ref(), "--lazy".as_ref(), one.as_os_str()]).output().expect("run"), "unmount");
+    assert_ok(
+        &stage.command(["unmount".as_ref(), "--lazy".as_ref(), one.as_os_str()]).output().expect("run"),
+        "unmount",
+    );
     assert!(!is_mounted(&one));
     let said = refusal(&stage.try_beside("two", &["--timeline", "one"]), 1);
     assert!(said.contains("one"), "{said}");
