@@ -35,7 +35,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("landing", &["apply", "merge", "overlay", "store", "timeline", "types"]),
     (
         "control",
-        &["apply", "clock", "diff", "engine", "fuse", "landing", "overlay", "query", "store", "timeline", "types"],
+        &[
+            "apply", "clock", "diff", "engine", "export", "fuse", "landing", "overlay", "query", "store", "timeline",
+            "types",
+        ],
     ),
     ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "timeline", "types"]),
     (
