@@ -222,7 +222,7 @@ fn commands_are_about_the_mount_that_they_are_given_in() {
     for (name, main) in [("of-try", "broken\n"), ("of-main", "mine\n"), ("named", "broken\n")] {
         let at = stage.beside("another", &["--timeline", name]);
         assert_eq!(read(at.join("src/main")), main, "{name}");
-        assert_ok(&stage.command(["unmount".as_ref(), at.as_os_str()]).output().expect("run"), "unmount");
+        stage.unmount_one(&at);
     }
     let at = stage.beside("another", &["--timeline", "past"]);
     assert_eq!((read(at.join("only-try")), read(at.join("src/main"))), ("1\n".into(), "main\n".repeat(1000)));

@@ -8,19 +8,20 @@ use rustix::process::Signal;
 
 use crate::common::{assert_ok, both, can_mount, is_mounted, is_running, plain_user, wait_for};
 use crate::scene::refusal;
-use crate::stage::{Company, Stage, names, read, write};
+use crate::stage::{Company, Stage, names, patiently, read, write};
 
 /// umount(8), or what a plain user has of it.
 fn umount(at: &Path) {
-    let mut command = if plain_user() {
-        let mut command = Command::new("fusermount3");
-        command.arg("-u");
-        command
-    } else {
-        Command::new("umount")
-    };
-    let output = command.arg(at).output().expect("run umount");
-    assert_ok(&output, &format!("umount {}", at.display()));
+    patiently("umount", || {
+        let mut command = if plain_user() {
+            let mut command = Command::new("fusermount3");
+            command.arg("-u");
+            command
+        } else {
+            Command::new("umount")
+        };
+        command.arg(at).output().expect("run umount")
+    });
 }
 
 #[test]
@@ -85,8 +86,7 @@ fn one_beside_can_go_alone() {
     let (one, two) = (stage.forked("one"), stage.forked("two"));
     let daemon = stage.daemon();
     // By name, and by standing in it.
-    let output = stage.command(["unmount".as_ref(), one.as_os_str()]).output().expect("run");
-    assert_ok(&output, "unmount");
+    let output = stage.unmount_one(&one);
     assert!(String::from_utf8_lossy(&output.stdout).contains(one.to_str().expect("UTF-8")), "{}", both(&output));
     assert!(!is_mounted(&one) && is_mounted(&two) && is_mounted(stage.root()) && is_running(daemon));
     let company = Company::in_dir(&two.join("src"));
@@ -98,7 +98,7 @@ fn one_beside_can_go_alone() {
     );
     assert!(is_mounted(&two));
     drop(company);
-    assert_ok(&stage.inside(&two, &["unmount"]), "unmount");
+    patiently("unmount", || stage.inside(&two, &["unmount"]));
     assert!(!is_mounted(&two) && is_mounted(stage.root()) && is_running(daemon));
     // Its timeline is free again, at the same place or another.
     write(stage.beside("two", &["--timeline", "one"]).join("README"), "one at two\n");
@@ -217,7 +217,7 @@ fn without_one_in_place_each_is_for_itself() {
     let daemon = stage.daemon();
     for at in [&one, &two] {
         assert!(is_running(daemon));
-        assert_ok(&stage.command(["unmount".as_ref(), at.as_os_str()]).output().expect("run"), "unmount");
+        stage.unmount_one(at);
     }
     wait_for("the daemon to go", || !is_running(daemon));
     stage.assert_whole();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{assert_ok, is_mounted, plain_user};
+use crate::common::{assert_ok, both, is_mounted, plain_user, wait_for};
 use crate::scene::Scene;
 
 /// A small repository with something of everything.
@@ -78,6 +78,22 @@ impl Stage {
         self.beside(name, &["--timeline", name])
     }
 
+    /// Unmounts everything. Another test of this process may just be starting a program, which holds what is open here until it runs.
+    pub fn unmount(&self) -> Output {
+        let output = patiently("the mounts to be free", || self.try_unmount(&[]));
+        assert!(!is_mounted(self.root()), "regentfs unmount came back but {} is a mount", self.root().display());
+        output
+    }
+
+    /// Unmounts one that is beside.
+    pub fn unmount_one(&self, at: &Path) -> Output {
+        let output = patiently("the mount to be free", || {
+            self.command(["unmount".as_ref(), at.as_os_str()]).output().expect("run regentfs")
+        });
+        assert!(!is_mounted(at), "regentfs unmount came back but {} is a mount", at.display());
+        output
+    }
+
     pub fn try_timeline(&self, arguments: &[&str]) -> Output {
         let (command, rest) = arguments.split_first().expect("a subcommand");
         let mut all = vec![OsStr::new("timeline"), command.as_ref(), "--repo".as_ref(), self.repo().as_os_str()];
@@ -126,6 +142,18 @@ impl Drop for Stage {
 pub fn take_away(at: &Path) {
     let command = if plain_user() { ["fusermount3", "-uz"] } else { ["umount", "-l"] };
     let _ = Command::new(command[0]).arg(command[1]).arg(at).stderr(Stdio::null()).status();
+}
+
+/// Runs a command until it succeeds.
+pub fn patiently(what: &str, mut run: impl FnMut() -> Output) -> Output {
+    let mut last = run();
+    if !last.status.success() {
+        wait_for(&format!("{what}: {}", both(&last)), || {
+            last = run();
+            last.status.success()
+        });
+    }
+    last
 }
 
 /// The objects in a command's output.

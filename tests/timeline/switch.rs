@@ -19,8 +19,7 @@ fn two() -> Stage {
     write(try_.join("src/deep/large"), large(b't'));
     write(try_.join("born"), "born in try\n");
     fs::remove_file(try_.join("link")).expect("remove");
-    let output = stage.command(["unmount".as_ref(), try_.as_os_str()]).output().expect("run");
-    assert!(output.status.success(), "{}", both(&output));
+    stage.unmount_one(&try_);
     write(stage.join("README"), "of main\n");
     write(stage.join("late"), "late in main\n");
     stage
@@ -204,8 +203,7 @@ fn what_cannot_be_switched_to_or_deleted() {
         assert!(words.iter().all(|word| said.contains(word)), "{arguments:?}: {said}");
     }
     assert_main(&stage);
-    let output = stage.command(["unmount", at]).output().expect("run");
-    assert!(output.status.success(), "{}", both(&output));
+    stage.unmount_one(&try_);
     stage.timeline(&["switch", "try"]);
     let said = refusal(&stage.try_timeline(&["delete", "try"]), 1);
     assert!(said.contains("in place") && said.contains("switch"), "{said}");
