@@ -2,5 +2,9 @@
 
 #[path = "states/paths.rs"]
 mod paths;
+#[path = "states/random.rs"]
+mod random;
+#[path = "model/rng.rs"]
+mod rng;
 #[path = "states/scene.rs"]
 mod scene;

@@ -84,6 +84,8 @@ impl Plan {
         let mut paths: Vec<Path> = self.names.values().map(|n| n.path.clone()).collect();
         let is_dir = |i: &&InodeChange| i.then.as_ref().is_some_and(|r| r.attr.kind == Kind::Dir);
         paths.extend(self.inodes.values().filter(|i| !is_dir(i)).map(|i| i.path.clone()));
+        // Of a file with several names the index may not know any.
+        paths.retain(|path| *path != Path::root());
         paths.sort();
         paths.dedup();
         paths
@@ -140,9 +142,10 @@ impl Overlay {
             let names = self.names_in(plan, places, ino, record.origin.as_ref().map(|o| &o.path))?;
             if names.is_empty() {
                 // Nobody can say where it is: then it changes under its number, as a write would do it.
-                tracing::warn!(path = %change.path, "an open file is changed in place");
+                tracing::warn!(path = %change.path, %ino, "an open file is changed in place");
                 continue;
             }
+            let path = names.first().map_or_else(Path::root, |(_, path)| path.clone());
             let new = self.allocate()?;
             let mut record = record;
             record.attr.ino = new;
@@ -164,9 +167,9 @@ impl Overlay {
                 gone.xattrs = None;
                 gone
             });
-            plan.inodes.insert(ino, InodeChange { path: change.path.clone(), then: gone });
-            plan.inodes.insert(new, InodeChange { path: change.path.clone(), then: Some(record) });
-            plan.kept.push(Kept { old: ino, new, path: change.path });
+            plan.inodes.insert(ino, InodeChange { path: path.clone(), then: gone });
+            plan.inodes.insert(new, InodeChange { path: path.clone(), then: Some(record) });
+            plan.kept.push(Kept { old: ino, new, path });
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::places::{Places, base_links};
 use super::view::{Node, View, present};
 use super::{Result, failed};
-use crate::store::codec::Origin;
+use crate::store::codec::{Dentry, Origin};
 use crate::store::lineage::{Lineage, Touched};
 use crate::types::{Ino, Kind, Name, Path};
 
@@ -29,6 +29,35 @@ impl Trie {
             at = at.below.entry(name.into()).or_default();
         }
         at
+    }
+
+    /// Whether a name on the way to a path was touched.
+    fn is_named_above(&self, path: &Path) -> bool {
+        let mut at = Some(self);
+        path.components().any(|name| {
+            at = at.and_then(|trie| trie.below.get(name));
+            at.is_some_and(|trie| trie.named)
+        })
+    }
+}
+
+/// What the index says was changed.
+struct Touches {
+    /// With one of the names that each had.
+    inodes: FxHashMap<Ino, Path>,
+    names: FxHashMap<Path, (Ino, Name)>,
+}
+
+impl Touches {
+    /// Whether a file with one name certainly has the one in the index: it was given here, or no name on the way to it was touched.
+    fn is_sure(&self, trie: &Trie, view: &View<'_>, ino: Ino, path: &Path) -> Result<bool> {
+        match self.names.get(path) {
+            Some((dir, name)) => {
+                Ok(matches!(view.entry(*dir, name)?, Some(Dentry::Entry { ino: to, .. }) if to == ino))
+            }
+            // The index does not know where a file was that lost a name.
+            None => Ok(*path != Path::root() && !trie.is_named_above(path)),
+        }
     }
 }
 
@@ -150,38 +179,48 @@ impl View<'_> {
     pub fn candidates(&self, other: &View<'_>, skip: &dyn Fn(&[u8]) -> bool) -> Result<Trie> {
         let kv = &*self.overlay().store.kv;
         let mut trie = Trie::default();
-        let mut inodes = FxHashSet::default();
+        let (mut inodes, mut names) = (FxHashMap::default(), FxHashMap::default());
         Lineage::touched(kv, self.lineage(), other.lineage(), &mut |touched| match touched {
             Touched::Inode { ino, path } => {
                 trie.add(&path);
-                inodes.insert(ino);
+                let known = inodes.entry(ino).or_insert_with(|| path.clone());
+                // Once unknown, always unknown.
+                if path == Path::root() || *known != Path::root() {
+                    *known = path;
+                }
             }
-            Touched::Name { path, .. } => trie.add(&path).named = true,
+            Touched::Name { dir, name, path } => {
+                trie.add(&path).named = true;
+                names.insert(path, (dir, name));
+            }
         })
         .map_err(failed)?;
-        self.other_names(other, &inodes, skip, &mut trie)?;
+        self.other_names(other, &Touches { inodes, names }, skip, &mut trie)?;
         Ok(trie)
     }
 
-    /// Adds the other names of changed files that have several. Costs a walk over the base where one of them is of the base.
+    /// Adds the other names of changed files that have several, or may have lost the one that the index has. Costs a walk over the base where one
+    /// of them has several names there.
     fn other_names(
         &self,
         other: &View<'_>,
-        inodes: &FxHashSet<Ino>,
+        touches: &Touches,
         skip: &dyn Fn(&[u8]) -> bool,
         trie: &mut Trie,
     ) -> Result<()> {
         let overlay = self.overlay();
         let (mut of_base, mut linked) = (FxHashSet::default(), FxHashMap::default());
         for view in [self, other] {
-            for &ino in inodes {
-                let Some(record) = view.inode(ino)?.filter(|r| r.attr.kind != Kind::Dir) else { continue };
+            for (&ino, path) in &touches.inodes {
+                let Some(record) = view.inode(ino)?.filter(|r| r.attr.kind != Kind::Dir && r.attr.nlink > 0) else {
+                    continue;
+                };
                 let origin = record.origin.as_ref();
                 let stat = origin.map(|o| present(overlay.base.stat_path(&o.path))).transpose()?.flatten();
                 let several = |o: &&Origin| stat.is_some_and(|s| s.attr.nlink > 1 && s.attr.ino.0 == o.ino);
                 let linked_in_base = origin.filter(several);
                 of_base.extend(linked_in_base.map(|o| o.ino));
-                if record.attr.nlink > 1 || linked_in_base.is_some() {
+                if record.attr.nlink > 1 || linked_in_base.is_some() || !touches.is_sure(trie, view, ino, path)? {
                     linked.insert(ino, origin.map(|o| o.path.clone()));
                 }
             }

@@ -666,3 +666,17 @@ fn scene_dir(
     let names = path.split('/').filter(|n| !n.is_empty());
     names.fold(overlay.root().clone(), |dir, name| overlay.lookup(&dir, name.as_bytes()).unwrap())
 }
+
+#[test]
+fn regression_a_name_that_came_and_went() {
+    let scene = scene();
+    let before = scene.tree();
+    scene.link("d/f", "d/b");
+    // The kernel forgets it: it is known by its other name from then on.
+    scene.forget(|_| true);
+    scene.append("d/b", "more");
+    scene.remove("d/b");
+    scene.snapshot();
+    scene.restore(None, &["d/f"]);
+    same(&before, &scene.tree(), "everything");
+}

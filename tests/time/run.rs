@@ -683,7 +683,7 @@ impl Run {
         let moved = self.live.machine().rewind(&ctx, &lineage, &list, (OpKind::Restore, "test"), &[]);
         match moved {
             Ok(moved) => self.arrive_in_part(&chosen, &target, &moved),
-            Err(TimeError::Os { errno: Errno::ENOTDIR, .. }) if self.in_the_way(&chosen, &target) => self.compare(),
+            Err(TimeError::Refused(_)) if self.in_the_way(&chosen, &target) => self.compare(),
             Err(e) => Err(format!("restore {names}: {e}")),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{alive, links, set_entry};
 use crate::overlay::{Ctx, Inode, Overlay, Result};
-use crate::store::Batch;
+use crate::store::{Batch, Table, keys};
 use crate::types::{Attr, Errno, Kind, Note, Op};
 
 impl Overlay {
@@ -68,6 +68,8 @@ impl Overlay {
     ) -> Result<()> {
         if attr.nlink > 0 {
             self.put_inode(batch, inode.ino, state, attr);
+            // The path that the index has of it may be that of the name that goes: from now on none.
+            batch.put(Table::Tree, &keys::touched_inode(self.timeline(), self.epoch(), inode.ino), &[]);
             return Ok(());
         }
         // The whiteouts in an emptied directory stay: they tell what was seen in the base and is to go with it.
