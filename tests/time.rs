@@ -2,8 +2,8 @@
 //! plain tree per point in time. After each of them every point must show exactly what was there, and two points must differ in exactly what they
 //! differ in.
 //!
-//! `REGENTFS_TIME_CASES` says how many sequences to run, `REGENTFS_TIME_SEED` runs those of one seed again. A sequence that fails is made shorter
-//! and printed.
+//! `REGENTFS_TIME_CASES` says how many sequences to run, `REGENTFS_TIME_SEED` runs those of one seed again, `REGENTFS_TIME_SCRIPT` what is in a file. A
+//! sequence that fails is made shorter and printed, as such a file.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -49,14 +49,14 @@ impl World {
     }
 
     /// Runs one sequence; a failure comes with everything that was done.
-    fn run(&self, log: Log, ops: &[Op]) -> Result<(), String> {
+    fn run(&self, log: Log, ops: &[Op], thorough: bool) -> Result<(), String> {
         let store = tempfile::tempdir_in(self.dir.path()).expect("a directory for the store");
         let mut run = Run::new(Live::new(&self.base, &store.path().join("store"), log), &self.tree);
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
             for op in ops {
                 run.step(op)?;
             }
-            run.end()
+            run.end(thorough)
         }));
         let why = match result {
             Ok(Ok(())) => return Ok(()),
@@ -102,10 +102,11 @@ fn check(cases: u32, log: impl Fn() -> Log) {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    match runner.run(&sequence(), |ops| world.run(log(), &ops).map_err(TestCaseError::fail)) {
+    match runner.run(&sequence(), |ops| world.run(log(), &ops, false).map_err(TestCaseError::fail)) {
         Ok(()) => {}
         Err(TestError::Fail(why, ops)) => {
-            let why = shorter(ops, |ops| world.run(log(), ops).err()).unwrap_or_else(|| format!("{why}\n(not again)"));
+            let why =
+                shorter(ops, |ops| world.run(log(), ops, true).err()).unwrap_or_else(|| format!("{why}\n(not again)"));
             panic!("REGENTFS_TIME_SEED={seed}: {why}");
         }
         Err(TestError::Abort(why)) => panic!("{why}"),
@@ -115,13 +116,28 @@ fn check(cases: u32, log: impl Fn() -> Log) {
 }
 
 #[test]
-#[ignore = "rewind is not finished: some sequences with files that are open fail (run it with --ignored)"]
 fn time_with_the_log_in_memory() {
     check(300, || Log::Memory(Arc::new(MemKv::new())));
 }
 
 #[test]
-#[ignore = "rewind is not finished: some sequences with files that are open fail (run it with --ignored)"]
 fn time_with_the_log_on_disk() {
     check(40, || Log::Disk);
+}
+
+/// What was wrong once.
+#[test]
+fn known_sequences() {
+    let world = World::new();
+    let asked = std::env::var_os("REGENTFS_TIME_SCRIPT").map(|path| std::fs::read_to_string(path).expect("the script"));
+    let known = time::known::SCRIPTS.iter().filter(|_| asked.is_none()).map(|(name, text)| (*name, *text));
+    let asked = asked.as_deref().map(|text| ("REGENTFS_TIME_SCRIPT", text));
+    let mut failures = Vec::new();
+    for (name, text) in known.chain(asked) {
+        let ops = time::script::parse(text);
+        failures.extend(
+            world.run(Log::Memory(Arc::new(MemKv::new())), &ops, true).err().map(|why| format!("{name}: {why}")),
+        );
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

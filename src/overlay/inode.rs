@@ -51,6 +51,15 @@ pub(crate) struct Place {
     pub path: Path,
     /// The value of `Overlay::renames` at which `path` was right.
     pub as_of: u64,
+    /// The file lost this name, and has others: which is not known before one of them is looked up.
+    pub lost: bool,
+}
+
+impl Place {
+    /// The path for the index of changes: empty when it is not known.
+    pub fn known(&self) -> Path {
+        if self.lost { Path::root() } else { self.path.clone() }
+    }
 }
 
 /// Where the bytes of a regular file are.
@@ -105,7 +114,7 @@ impl Inode {
     }
 
     pub(crate) fn root(stat: &BaseStat, record: Option<InodeRecord>) -> Inode {
-        let place = Place { parent: Ino::ROOT, name: Name::default(), path: Path::root(), as_of: 0 };
+        let place = Place { parent: Ino::ROOT, name: Name::default(), path: Path::root(), as_of: 0, lost: false };
         let origin = Origin {
             path: Path::root(),
             dev: stat.dev,

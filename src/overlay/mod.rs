@@ -22,6 +22,7 @@ pub mod ops;
 pub mod path;
 pub mod places;
 mod release;
+mod relocate;
 pub mod restore;
 pub mod seal;
 pub mod timelines;

@@ -106,12 +106,11 @@ impl<'v, 'a> Places<'v, 'a> {
         let Some(base_path) = base_path else { return Ok(names) };
         let base = &self.view.overlay().base;
         let Some(stat) = present(base.stat_path(base_path))? else { return Ok(names) };
-        if stat.attr.nlink > 1 && stat.attr.kind != Kind::Dir {
-            for path in self.linked()?.get(&stat.attr.ino.0).into_iter().flatten() {
-                names.extend(self.shown(ino, path)?);
-            }
-        } else {
-            names.extend(self.shown(ino, base_path)?);
+        let several = stat.attr.nlink > 1 && stat.attr.kind != Kind::Dir;
+        let linked = if several { self.linked()?.get(&stat.attr.ino.0) } else { None };
+        // Its other names may all be outside of the repository.
+        for path in linked.map_or(std::slice::from_ref(base_path), Vec::as_slice) {
+            names.extend(self.shown(ino, path)?);
         }
         Ok(names)
     }

@@ -40,7 +40,8 @@ pub fn differs(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Resul
         return Ok(true);
     }
     let given = |n: &Node| n.record.as_ref().is_some_and(|r| r.xattrs.is_some());
-    if (given(old) || given(new)) && view.xattrs(old)? != view.xattrs(new)? {
+    // Those of a base file are not in the log.
+    if (old.ino != new.ino || given(old) || given(new)) && view.xattrs(old)? != view.xattrs(new)? {
         return Ok(true);
     }
     bytes_differ(view, old, new)

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 
 use rustc_hash::FxHashMap;
 
-use super::inode::{Bytes, State, Version};
+use super::inode::{self, Bytes, State, Version};
 use super::places::{Place, Places};
+use super::relocate::Noted;
 use super::tree::{load_version, print};
 use super::view::View;
 use super::{Ctx, Inode, Overlay, Result, failed};
@@ -101,11 +102,9 @@ impl Overlay {
     pub fn plan(&self, target: &Arc<Lineage>) -> Result<Plan> {
         let (kv, now) = (&*self.store.kv, self.lineage());
         let mut plan = Plan::default();
-        let (mut inodes, mut names) = (FxHashMap::default(), FxHashMap::default());
+        let (mut inodes, mut names) = (Noted::default(), FxHashMap::default());
         Lineage::touched(kv, &now, target, &mut |touched| match touched {
-            Touched::Inode { ino, path } => {
-                inodes.insert(ino, path);
-            }
+            Touched::Inode { ino, path } => inodes.entry(ino).or_default().push(path),
             Touched::Name { dir, name, path } => {
                 names.insert((dir, name), path);
             }
@@ -118,13 +117,15 @@ impl Overlay {
                 plan.names.insert((dir, name), NameChange { path, now: was, then });
             }
         }
-        for (ino, path) in inodes {
+        for (&ino, noted) in &inodes {
             let (was, then) = (now.inode(kv, ino).map_err(failed)?, target.inode(kv, ino).map_err(failed)?);
             if was != then {
+                let path = noted.last().cloned().unwrap_or_default();
                 plan.inodes.insert(ino, InodeChange { path, then });
             }
         }
         let view = View::new(self, target.clone());
+        self.relocate(&mut plan, &inodes, &view)?;
         self.renumber(&mut plan, &Places::new(&view))?;
         Ok(plan)
     }
@@ -141,8 +142,8 @@ impl Overlay {
             }
             let names = self.names_in(plan, places, ino, record.origin.as_ref().map(|o| &o.path))?;
             if names.is_empty() {
-                // Nobody can say where it is: then it changes under its number, as a write would do it.
-                tracing::warn!(path = %change.path, %ino, "an open file is changed in place");
+                // It has names outside the repository only: nobody will see it but who has it open, so it stays as it is.
+                plan.inodes.remove(&ino);
                 continue;
             }
             let path = names.first().map_or_else(Path::root, |(_, path)| path.clone());
@@ -194,7 +195,8 @@ impl Overlay {
     fn base_record(&self, ino: Ino, origin: &Origin) -> Result<Option<InodeRecord>> {
         let looked = if ino == Ino::ROOT { self.base.root() } else { self.base.stat_path(&origin.path) };
         let stat = match looked {
-            Ok(stat) if stat.attr.ino.0 == origin.ino => stat,
+            // One that a rewind gave a number of its own is no base file any more.
+            Ok(stat) if ino == Ino::ROOT || (stat.attr.ino.0 == origin.ino && self.number(&stat)? == ino) => stat,
             Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
             Err(e) => return Err(e.into()),
         };
@@ -384,8 +386,19 @@ impl Overlay {
         }
     }
 
-    /// What the inodes in memory will be.
-    pub(super) fn prepare(&self, plan: &Plan) -> Result<Vec<(Arc<Inode>, Fresh)>> {
+    /// What the inodes in memory will be, and where.
+    pub(super) fn prepare(&self, plan: &Plan) -> Result<Prepared> {
+        let mut places = Vec::new();
+        for ((dir, name), change) in &plan.names {
+            let child = match change.then {
+                Some(Dentry::Entry { ino, .. }) => Some(ino),
+                Some(Dentry::Whiteout { .. }) => None,
+                // What the base has there shows again.
+                None => self.plan_shows(plan, *dir, name)?.map(|(ino, _)| ino),
+            };
+            let inode = child.and_then(|ino| self.inode(ino));
+            places.extend(inode.map(|inode| (inode, *dir, name.clone(), change.path.clone())));
+        }
         let mut fresh = Vec::new();
         for (&ino, change) in &plan.inodes {
             let Some(inode) = self.inode(ino) else { continue };
@@ -400,7 +413,7 @@ impl Overlay {
             };
             fresh.push((inode, Fresh { record, recorded: change.then.is_some(), content }));
         }
-        Ok(fresh)
+        Ok(Prepared { fresh, places })
     }
 
     pub(super) fn stale(&self, plan: &Plan) -> Result<Stale> {
@@ -424,14 +437,14 @@ impl Overlay {
     }
 
     /// Makes a plan visible that is in the log. `touched` says in which epoch the index of changes has an inode, if that is the current one.
-    pub(super) fn show(&self, plan: &Plan, fresh: Vec<(Arc<Inode>, Fresh)>, touched: &dyn Fn(Ino) -> Epoch) {
+    pub(super) fn show(&self, plan: &Plan, prepared: Prepared, touched: &dyn Fn(Ino) -> Epoch) {
         self.changed.write().extend(plan.inodes.keys().copied());
-        for (inode, fresh) in fresh {
+        for (inode, fresh) in prepared.fresh {
             self.descriptors.drop_file(inode.ino);
             let mut state = inode.state.write();
             state.become_(fresh, touched(inode.ino));
+            state.place.lost |= plan.names.contains_key(&(state.place.parent, state.place.name.clone()));
         }
-        let renames = self.renames.fetch_add(1, Ordering::AcqRel);
         for ((dir, name), change) in &plan.names {
             if let Some(dir) = self.inode(*dir) {
                 let mut state = dir.state.write();
@@ -439,21 +452,22 @@ impl Overlay {
                     super::ops::set_entry(&mut state, name, change.then);
                 }
             }
-            let stands_for = match (change.then, change.now) {
-                (Some(Dentry::Entry { ino, .. }), _) => Some(ino),
-                // What the base has there shows again.
-                (None, Some(Dentry::Whiteout { hid })) => plan.inodes.contains_key(&hid).then_some(hid),
-                _ => None,
-            };
-            if let Some(inode) = stands_for.and_then(|ino| self.inode(ino)) {
-                let mut state = inode.state.write();
-                state.place.parent = *dir;
-                state.place.name = name.clone();
-                state.place.path = change.path.clone();
-                state.place.as_of = renames;
-            }
         }
+        for (inode, parent, name, path) in prepared.places {
+            let mut state = inode.state.write();
+            // The path counts where the directory is not in memory.
+            state.place = inode::Place { parent, name, path, as_of: state.place.as_of, lost: false };
+        }
+        // From now on all paths are worked out again, from these places up.
+        self.renames.fetch_add(1, Ordering::AcqRel);
     }
+}
+
+/// See [`Overlay::prepare`].
+pub(super) struct Prepared {
+    fresh: Vec<(Arc<Inode>, Fresh)>,
+    /// Files with the directory, name and path that they have from now on.
+    places: Vec<(Arc<Inode>, Ino, Name, Path)>,
 }
 
 /// What an inode in memory becomes.

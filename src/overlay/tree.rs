@@ -307,7 +307,7 @@ impl Overlay {
     pub(crate) fn new_place(&self, parent: &Inode, name: &[u8]) -> Place {
         // The count is read first: a rename in between makes the path stale, never wrong for good.
         let as_of = self.renames.load(Ordering::Acquire);
-        Place { parent: parent.ino, name: name.into(), path: self.path(parent).join(name), as_of }
+        Place { parent: parent.ino, name: name.into(), path: self.path(parent).join(name), as_of, lost: false }
     }
 
     /// Notes where an inode was seen.
@@ -316,7 +316,7 @@ impl Overlay {
             return;
         }
         let now = self.renames.load(Ordering::Acquire);
-        let same = |p: &Place| p.parent == parent.ino && *p.name == *name && p.as_of == now;
+        let same = |p: &Place| p.parent == parent.ino && *p.name == *name && p.as_of == now && !p.lost;
         if same(&inode.state.read().place) {
             return;
         }

@@ -340,7 +340,7 @@ impl<'a> Reader<'a> {
             recorded: true,
             touched: Epoch::BASE,
             opaque: record.opaque,
-            place: Place { parent: Ino::ROOT, name: Name::default(), path: Path::root(), as_of: 0 },
+            place: Place { parent: Ino::ROOT, name: Name::default(), path: Path::root(), as_of: 0, lost: false },
             dir: None,
             target: None,
             xattrs: None,

@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use super::codec::{Dentry, VersionRecord};
 use super::history::{Operation, Snapshot, TimelineRecord};
 use super::{Counter, Result, Store, Table, keys};
+use crate::overlay::chunks::Chunks;
 use crate::types::{At, Epoch, Ino, Kind, Name, Path, Time, Timeline, VersionId, hex};
 
 /// What a check found.
@@ -100,8 +101,8 @@ struct Found {
     versions: BTreeMap<VersionId, VersionRecord>,
     /// The versions in the extents of versions that have such.
     sources: BTreeMap<VersionId, Vec<VersionId>>,
-    /// Chunks that versions have themselves, counted.
-    chunks: BTreeMap<VersionId, u64>,
+    /// Chunks that versions have themselves.
+    chunks: BTreeMap<VersionId, Chunks>,
     used: BTreeMap<VersionId, Use>,
     trash: BTreeSet<VersionId>,
     files: BTreeSet<VersionId>,

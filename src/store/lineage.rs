@@ -98,6 +98,25 @@ impl Lineage {
         }
     }
 
+    /// Where an inode came from in the base, from the newest state that tells.
+    pub fn origin(&self, kv: &dyn Kv, ino: Ino) -> Result<Option<codec::Origin>> {
+        let mut found = Ok(None);
+        for &At { timeline, epoch } in &self.segments {
+            let (from, to) = keys::inode_states(timeline, ino, epoch);
+            kv.scan(Table::Tree, &from, &to, &mut |_, value| {
+                if value.is_empty() {
+                    return ControlFlow::Continue(());
+                }
+                found = codec::get_inode(ino, value).map(|record| record.origin);
+                ControlFlow::Break(())
+            })?;
+            if !matches!(found, Ok(None)) {
+                break;
+            }
+        }
+        found
+    }
+
     /// Whether the inode has a state in an epoch before `epoch`, a tombstone included.
     pub fn inode_before(&self, kv: &dyn Kv, ino: Ino, epoch: Epoch) -> Result<bool> {
         let before = self.before(epoch);

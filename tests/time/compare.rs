@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use regentfs::diff::{self, Change, Status};
 use regentfs::overlay::restore;
 use regentfs::overlay::view::View;
+use regentfs::overlay::walk::walk;
 use regentfs::types::Kind;
 
 use super::tree::{File, Path, Tree, show};
@@ -36,7 +37,7 @@ impl Pair<'_> {
     pub fn check(&self) -> Result<(), String> {
         self.check_diff()?;
         self.check_differing()?;
-        Ok(())
+        self.check_walk()
     }
 
     fn check_diff(&self) -> Result<(), String> {
@@ -75,6 +76,26 @@ impl Pair<'_> {
         let found = restore::differing(&self.from, &self.to).map_err(|e| format!("differing: {e}"))?;
         let found = found.iter().map(|p| p.as_bytes().to_vec()).collect();
         same_paths("differing", &right, &found)
+    }
+
+    /// The index of changes may lead to too much, but never to too little. It knows of times and links as well.
+    fn check_walk(&self) -> Result<(), String> {
+        let mut met = BTreeSet::new();
+        let walked = walk(&self.from, &self.to, &|_| false, &|_| true, &mut |path, _| {
+            met.insert(path.as_bytes().to_vec());
+        });
+        walked.map_err(|e| format!("walk: {e}"))?;
+        let (old_paths, new_paths) = (self.old.paths(), self.new.paths());
+        // What is in a directory is in its paths.
+        let seen = |tree: &Tree, number: &u64| (tree.file(*number).attributes(), tree.file(*number).looks());
+        for path in old_paths.keys().chain(new_paths.keys()).filter(|path| !path.is_empty()) {
+            let (a, b) = (old_paths.get(path), new_paths.get(path));
+            let same = a == b && a.map(|n| seen(self.old, n)) == b.map(|n| seen(self.new, n));
+            if !same && !met.contains(path) {
+                return Err(format!("the index of changes does not lead to {}", show(path)));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -113,6 +113,10 @@ impl Live {
         number == ROOT || self.known.contains_key(&Ino(number))
     }
 
+    pub fn is_dir(&self, number: Number) -> bool {
+        self.overlay().inode(Ino(number)).is_some_and(|inode| inode.kind == Kind::Dir)
+    }
+
     pub fn known(&self) -> Vec<Number> {
         let mut known: Vec<Number> = self.known.keys().copied().map(number).collect();
         known.sort_unstable();

@@ -1,11 +1,15 @@
 //! The parts of the test of time; that of apply uses some of them.
 
-#![allow(dead_code, clippy::map_entry)]
+#![allow(dead_code)] // each test binary uses its own part
 
 pub mod base;
 pub mod compare;
+mod deeds;
 pub mod kernel;
+pub mod known;
 pub mod live;
+mod moves;
 pub mod op;
 pub mod run;
+pub mod script;
 pub mod tree;

@@ -3,10 +3,16 @@
 use proptest::prelude::*;
 
 /// Which of the things that are there.
-pub type Pick = u16;
+#[derive(Clone, Debug)]
+pub enum Pick {
+    /// Any: modulo how many there are. Odd numbers mean those that were used lately, so that things happen to the same files.
+    Nth(u16),
+    /// By path.
+    At(Vec<u8>),
+}
 
 /// A file by one of its names, or an open one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Which {
     Path(Pick),
     Open(Pick),
@@ -33,7 +39,7 @@ pub enum Room {
 pub enum Op {
     Create {
         dir: Pick,
-        name: u8,
+        name: Vec<u8>,
         what: Make,
         perm: u16,
     },
@@ -85,7 +91,7 @@ pub enum Op {
     Rename {
         spot: Pick,
         dir: Pick,
-        name: u8,
+        name: Vec<u8>,
     },
     RenameOver {
         spot: Pick,
@@ -98,7 +104,7 @@ pub enum Op {
     Link {
         spot: Pick,
         dir: Pick,
-        name: u8,
+        name: Vec<u8>,
     },
     Chmod {
         which: Which,
@@ -115,12 +121,12 @@ pub enum Op {
     },
     SetXattr {
         which: Which,
-        name: u8,
+        name: Vec<u8>,
         len: u8,
     },
     RemoveXattr {
         which: Which,
-        name: u8,
+        name: Vec<u8>,
     },
     Snapshot,
     Rewind {
@@ -158,7 +164,22 @@ pub enum Op {
 const LARGEST: u64 = 330_000;
 
 fn which() -> impl Strategy<Value = Which> {
-    prop_oneof![2 => any::<Pick>().prop_map(Which::Path), 3 => any::<Pick>().prop_map(Which::Open)]
+    prop_oneof![2 => nth().prop_map(Which::Path), 3 => nth().prop_map(Which::Open)]
+}
+
+fn nth() -> impl Strategy<Value = Pick> {
+    any::<u16>().prop_map(Pick::Nth)
+}
+
+/// Few enough that names are used again; some are those of the base.
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    const NAMES: &[&[u8]] = &[b"n0", b"n1", b"n2", b"n3\xff", b"small", b"e", b"linked", b"large", b"h"];
+    prop::sample::select(NAMES).prop_map(<[u8]>::to_vec)
+}
+
+fn xattr_name() -> impl Strategy<Value = Vec<u8>> {
+    const NAMES: &[&[u8]] = &[b"user.a", b"user.b", b"user.c"];
+    prop::sample::select(NAMES).prop_map(<[u8]>::to_vec)
 }
 
 fn offset() -> impl Strategy<Value = u64> {
@@ -188,20 +209,20 @@ fn names() -> impl Strategy<Value = Op> {
         &[Make::File, Make::File, Make::File, Make::Dir, Make::Dir, Make::Symlink, Make::Fifo][..],
     );
     prop_oneof![
-        6 => (any::<Pick>(), 0..9u8, make, perm()).prop_map(|(dir, name, what, perm)| Op::Create { dir, name, what, perm }),
-        4 => any::<Pick>().prop_map(|spot| Op::Remove { spot }),
-        2 => any::<Pick>().prop_map(|spot| Op::RemoveAll { spot }),
-        4 => (any::<Pick>(), any::<Pick>(), 0..9u8).prop_map(|(spot, dir, name)| Op::Rename { spot, dir, name }),
-        3 => (any::<Pick>(), any::<Pick>()).prop_map(|(spot, onto)| Op::RenameOver { spot, onto }),
-        2 => (any::<Pick>(), any::<Pick>()).prop_map(|(one, two)| Op::Exchange { one, two }),
-        3 => (any::<Pick>(), any::<Pick>(), 0..9u8).prop_map(|(spot, dir, name)| Op::Link { spot, dir, name }),
+        6 => (nth(), name(), make, perm()).prop_map(|(dir, name, what, perm)| Op::Create { dir, name, what, perm }),
+        4 => nth().prop_map(|spot| Op::Remove { spot }),
+        2 => nth().prop_map(|spot| Op::RemoveAll { spot }),
+        4 => (nth(), nth(), name()).prop_map(|(spot, dir, name)| Op::Rename { spot, dir, name }),
+        3 => (nth(), nth()).prop_map(|(spot, onto)| Op::RenameOver { spot, onto }),
+        2 => (nth(), nth()).prop_map(|(one, two)| Op::Exchange { one, two }),
+        3 => (nth(), nth(), name()).prop_map(|(spot, dir, name)| Op::Link { spot, dir, name }),
     ]
 }
 
 fn bytes() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => any::<Pick>().prop_map(|file| Op::Open { file }),
-        2 => any::<Pick>().prop_map(|open| Op::Close { open }),
+        6 => nth().prop_map(|file| Op::Open { file }),
+        2 => nth().prop_map(|open| Op::Close { open }),
         1 => (which(), offset(), len()).prop_map(|(which, offset, len)| Op::Read { which, offset, len }),
         8 => (which(), offset(), len(), 0..6u8, any::<bool>()).prop_map(|(which, offset, len, fill, append)| {
             Op::Write { which, offset, len, fill, append }
@@ -220,23 +241,23 @@ fn attributes() -> impl Strategy<Value = Op> {
         (which(), perm()).prop_map(|(which, perm)| Op::Chmod { which, perm }),
         (which(), 0..3u32, 0..3u32).prop_map(|(which, uid, gid)| Op::Chown { which, uid, gid }),
         (which(), 0..9u32).prop_map(|(which, secs)| Op::Mtime { which, secs }),
-        (which(), 0..3u8, 0..99u8).prop_map(|(which, name, len)| Op::SetXattr { which, name, len }),
-        (which(), 0..3u8).prop_map(|(which, name)| Op::RemoveXattr { which, name }),
+        (which(), xattr_name(), 0..99u8).prop_map(|(which, name, len)| Op::SetXattr { which, name, len }),
+        (which(), xattr_name()).prop_map(|(which, name)| Op::RemoveXattr { which, name }),
     ]
 }
 
 fn time() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => Just(Op::Snapshot),
-        6 => any::<Pick>().prop_map(|point| Op::Rewind { point }),
-        2 => (any::<Pick>(), prop::collection::vec(any::<Pick>(), 1..4)).prop_map(|(point, paths)| Op::Restore { point, paths }),
+        6 => nth().prop_map(|point| Op::Rewind { point }),
+        2 => (nth(), prop::collection::vec(nth(), 1..4)).prop_map(|(point, paths)| Op::Restore { point, paths }),
         1 => any::<bool>().prop_map(|force| Op::Undo { force }),
         1 => any::<bool>().prop_map(|force| Op::Redo { force }),
         2 => any::<u64>().prop_map(|salt| Op::Forget { salt }),
         1 => Just(Op::Restart),
         1 => Just(Op::Compare),
-        1 => any::<Pick>().prop_map(|point| Op::Look { point }),
-        1 => (any::<Pick>(), any::<Pick>()).prop_map(|(from, to)| Op::Diff { from, to }),
+        1 => nth().prop_map(|point| Op::Look { point }),
+        1 => (nth(), nth()).prop_map(|(from, to)| Op::Diff { from, to }),
     ]
 }
 

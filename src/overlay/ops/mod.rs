@@ -85,10 +85,10 @@ impl Overlay {
         }
         let mut value = Vec::with_capacity(256);
         codec::put_inode(&mut value, record);
-        self.put_inode_state(batch, ino, state.touched, &state.place.path, &value);
+        self.put_inode_state(batch, ino, state.touched, &state.place.known(), &value);
     }
 
-    fn put_inode_state(&self, batch: &mut Batch, ino: Ino, touched: Epoch, path: &Path, value: &[u8]) {
+    pub(crate) fn put_inode_state(&self, batch: &mut Batch, ino: Ino, touched: Epoch, path: &Path, value: &[u8]) {
         let (timeline, epoch) = (self.timeline(), self.epoch());
         batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), value);
         if touched != epoch {
@@ -152,9 +152,9 @@ impl Overlay {
             let record = codec::InodeRecord { attr: *attr, content, xattrs: None, ..state.record() };
             let mut value = Vec::with_capacity(256);
             codec::put_inode(&mut value, &record);
-            self.put_inode_state(batch, inode.ino, state.touched, &state.place.path, &value);
+            self.put_inode_state(batch, inode.ino, state.touched, &state.place.known(), &value);
         } else if lineage.has_past(epoch) && lineage.inode_before(kv, inode.ino, epoch).map_err(failed)? {
-            self.put_inode_state(batch, inode.ino, state.touched, &state.place.path, &[]);
+            self.put_inode_state(batch, inode.ino, state.touched, &state.place.known(), &[]);
         } else {
             batch.delete(Table::Tree, &keys::inode(self.timeline(), inode.ino, epoch));
             batch.delete(Table::Tree, &keys::touched_inode(self.timeline(), epoch, inode.ino));

@@ -80,6 +80,8 @@ impl Overlay {
     pub(crate) fn removed(&self, inode: &Inode, state: &mut crate::overlay::inode::State, attr: Attr) {
         state.attr = attr;
         self.now_recorded(inode, state);
+        // It was just looked up under the name that it lost.
+        state.place.lost = attr.nlink > 0;
         if attr.nlink == 0 {
             state.recorded = false;
             let epoch = self.epoch();

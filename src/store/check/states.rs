@@ -1,11 +1,10 @@
 //! Reading the states of inodes and names, of all epochs, with the rules that each of them keeps alone, and the index of changes.
 
 use super::{Check, Facts, State, Use};
+use crate::overlay::chunks::{CHUNK, Chunks};
 use crate::store::codec::{self, Content, InodeRecord, Parent};
 use crate::store::{Result, Table, keys};
 use crate::types::{Attr, Epoch, Ino, Kind, Timeline};
-
-const CHUNK: u64 = crate::overlay::chunks::CHUNK;
 
 impl Check<'_> {
     /// Needs the versions and their files.
@@ -135,7 +134,7 @@ impl Check<'_> {
             self.problem(format!("file {ino} has version {id} of epoch {} in epoch {epoch} already", version.epoch));
         }
         // Blocks beyond those that the parent may account for were counted in the version's own file.
-        let own = self.found.chunks.get(&id).copied().unwrap_or(0).saturating_mul(CHUNK);
+        let own = self.found.chunks.get(&id).map_or(0, Chunks::count).saturating_mul(CHUNK);
         let shown = version.limit.saturating_sub(own).div_ceil(512);
         if blocks > shown && !self.found.files.contains(&id) {
             self.problem(format!("version {id} of file {ino} has lost its bytes"));

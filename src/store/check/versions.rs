@@ -33,8 +33,8 @@ impl Check<'_> {
                 (Some(b'x'), 17) => {
                     let Ok(count) = <[u8; 8]>::try_from(value).map(u64::from_le_bytes) else { return Ok(false) };
                     let id = key.get(1..9).and_then(keys::last_number).unwrap_or(0);
-                    let sum = c.found.chunks.entry(VersionId(id)).or_default();
-                    *sum = sum.saturating_add(count);
+                    let first = keys::last_number(key).unwrap_or(0);
+                    c.found.chunks.entry(VersionId(id)).or_default().insert(first, count);
                 }
                 (Some(b'v' | b'w' | b'x'), _) => return Ok(false),
                 _ => {}
