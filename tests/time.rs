@@ -22,6 +22,7 @@ use regentfs::store::mem::MemKv;
 use time::live::Live;
 use time::op::{Op, sequence};
 use time::run::Run;
+use time::shorter::shorter;
 use time::tree::Tree;
 
 fn number(name: &str) -> Option<u64> {
@@ -68,29 +69,6 @@ impl World {
         };
         Err(format!("{why}\nafter:\n{}", run.trace.join("\n")))
     }
-}
-
-/// Leaves out of a sequence what it fails without, and says how it fails then. Cutting pieces out is quicker than what proptest does, for which
-/// each operation is a value to be made smaller.
-fn shorter(mut ops: Vec<Op>, fails: impl Fn(&[Op]) -> Option<String>) -> Option<String> {
-    let mut why = fails(&ops)?;
-    let mut piece = ops.len().div_ceil(2);
-    while piece > 0 {
-        let mut at = 0;
-        let before = ops.len();
-        while at < ops.len() {
-            let mut fewer = ops.clone();
-            fewer.drain(at..(at + piece).min(ops.len()));
-            match fails(&fewer) {
-                Some(text) => (why, ops) = (text, fewer),
-                None => at += piece,
-            }
-        }
-        if piece > 1 || ops.len() == before {
-            piece /= 2;
-        }
-    }
-    Some(why)
 }
 
 fn check(cases: u32, log: impl Fn() -> Log) {

@@ -27,6 +27,11 @@ pub(super) fn sync(root: &Root, paths: &BTreeSet<Path>) -> Result<()> {
                 Ok(()) | Err(Errno::ACCESS) => Ok(()),
                 Err(e) => Err(Failed::Os(e)),
             },
+            // Neither a FIFO nor a device can be synced itself.
+            Failed::Os(Errno::INVAL) => {
+                let above = path.split_last().map_or_else(Path::root, |(dir, _)| dir);
+                Ok(root.read_dir(&above).and_then(rustix::fs::syncfs)?)
+            }
             error => Err(error),
         })
         .map_err(|error| match error {

@@ -331,7 +331,11 @@ impl Landing<'_> {
             let after = At { timeline: sealed.timeline, epoch: sealed.epoch };
             let undone_before = operation.undone || restore.is_some();
             let kept_after = if undone_before { operation.after } else { after };
-            history::put_operation(&mut batch, &Operation { after: kept_after, last: after, ..operation.clone() });
+            let record = Operation { after: kept_after, last: after, ..operation.clone() };
+            match restore {
+                Some(_) => history::put_operation(&mut batch, &record),
+                None => history::put_new_operation(&*overlay.store().kv, &mut batch, &record)?,
+            }
             let event = Note::new(Op::Apply, Ino::ROOT, Path::root()).with_path2(Path::new(operation.note.as_bytes()));
             overlay.journal_commit(ctx, batch, event, Sync::Yes).map_err(os("applied, but not written down"))?;
             overlay.now_in(next).map_err(os("applied, but the state cannot be read back"))?;

@@ -10,6 +10,7 @@ use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
 use crate::merge::{self, Favor, Merged};
 use crate::overlay::Overlay;
+use crate::overlay::places::Places;
 use crate::overlay::restore::differs;
 use crate::overlay::view::{Node, Reader, View};
 use crate::overlay::walk::{Met, walk};
@@ -159,6 +160,7 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
         target,
         selection,
         planned: Planned::new(id),
+        places: Places::new(target),
         links: FxHashMap::default(),
     };
     let from = match &selection.only {
@@ -198,6 +200,7 @@ struct Maker<'m, 'o> {
     target: &'m View<'o>,
     selection: &'m Selection,
     planned: Planned,
+    places: Places<'m, 'o>,
     /// Files with several names: the path of the first.
     links: FxHashMap<crate::types::Ino, Path>,
 }
@@ -239,7 +242,7 @@ impl Maker<'_, '_> {
             Some((base, new, bytes)) => {
                 let Some(expect) = self.expect(path, Some(base), Some(new))? else { return Ok(()) };
                 let content = self.planned.contents.add(Wanted::Bytes(bytes.into()));
-                let make = Make::File { content, meta: self.meta(new)? };
+                let make = Make::File { content, meta: self.meta(Some(base), new)? };
                 self.planned.plan.steps.push(Step { path: path.clone(), expect, make });
             }
             None if self.selection.decide == Decide::Ours => return self.state(path, base.as_ref(), new),
@@ -328,23 +331,25 @@ impl Maker<'_, '_> {
         })
     }
 
-    fn meta(&self, node: &Node) -> Look<Meta> {
-        let given = node.record.as_ref().is_none_or(|r| r.xattrs.is_some() || r.origin.is_none());
-        let xattrs = if given { Some(self.target.xattrs(node)?) } else { None };
+    /// The metadata of a node, where the base has another one or nothing.
+    fn meta(&self, base: Option<&Node>, node: &Node) -> Look<Meta> {
+        // Those of the same file that nobody set stay as they are.
+        let stay = base.is_some_and(|b| b.ino == node.ino) && node.record.as_ref().is_some_and(|r| r.xattrs.is_none());
+        let xattrs = if stay { None } else { Some(self.target.xattrs(node)?) };
         let a = &node.attr;
         Ok(Meta { perm: a.perm, uid: a.uid, gid: a.gid, atime: a.atime, mtime: a.mtime, xattrs })
     }
 
     fn make(&mut self, path: &Path, base: Option<&Node>, node: &Node) -> Look<Make> {
         if node.kind == Kind::Dir {
-            return Ok(Make::Dir { meta: self.meta(node)? });
+            return Ok(Make::Dir { meta: self.meta(base, node)? });
         }
         // The same bytes of the same file: only its metadata.
         if base.is_some_and(|b| b.kind == node.kind && b.base == node.base && b.base.is_some())
             && (node.kind != Kind::File || node.content() == Bytes::Base)
             && node.kind != Kind::Symlink
         {
-            return Ok(Make::Meta { meta: self.meta(node)? });
+            return Ok(Make::Meta { meta: self.meta(base, node)? });
         }
         if node.attr.nlink > 1 {
             if let Some(first) = self.links.get(&node.ino) {
@@ -355,7 +360,7 @@ impl Maker<'_, '_> {
             }
             self.links.insert(node.ino, path.clone());
         }
-        let meta = self.meta(node)?;
+        let meta = self.meta(base, node)?;
         Ok(match node.kind {
             Kind::File => Make::File { content: self.planned.contents.add(Wanted::File(Box::new(node.clone()))), meta },
             Kind::Symlink => Make::Symlink { target: self.target.target(node)?.into(), meta },
@@ -365,22 +370,26 @@ impl Maker<'_, '_> {
         })
     }
 
-    /// Another name of a file that the base has, unchanged, at the same path: a new name is linked to it.
+    /// Another name of a file that the base has under it as well, unchanged: a new name is linked to it.
     fn other_name(&mut self, path: &Path, node: &Node) -> Look<Option<Path>> {
-        let Some(origin) = node.origin_path().filter(|o| *o != path && node.content() == Bytes::Base) else {
-            return Ok(None);
-        };
-        let origin = origin.clone();
-        let (Some(base), Some(there)) = (self.base.find(&origin)?, self.target.find(&origin)?) else { return Ok(None) };
-        if there.ino != node.ino || differs(self.target, Some(&base), Some(&there))? {
-            return Ok(None);
+        let Some(origin) = node.origin_path().filter(|_| node.content() == Bytes::Base).cloned() else { return Ok(None) };
+        let mut others = vec![origin.clone()];
+        for place in self.places.names(node.ino, Some(&origin))? {
+            others.extend(self.places.path_at(&place)?);
         }
-        let steps = &mut self.planned.plan.steps;
-        if !steps.iter().any(|s| s.path == origin) {
-            steps.push(Step { path: origin.clone(), expect: Expect::Is(seen(&base)), make: Make::Keep });
+        for other in others.into_iter().filter(|o| o != path) {
+            let (Some(base), Some(there)) = (self.base.find(&other)?, self.target.find(&other)?) else { continue };
+            if base.ino != node.ino || there.ino != node.ino || differs(self.target, Some(&base), Some(&there))? {
+                continue;
+            }
+            let steps = &mut self.planned.plan.steps;
+            if !steps.iter().any(|s| s.path == other) {
+                steps.push(Step { path: other.clone(), expect: Expect::Is(seen(&base)), make: Make::Keep });
+            }
+            self.links.insert(node.ino, other.clone());
+            return Ok(Some(other));
         }
-        self.links.insert(node.ino, origin.clone());
-        Ok(Some(origin))
+        Ok(None)
     }
 
     /// Directories that what is made needs and that were not selected themselves.

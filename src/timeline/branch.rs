@@ -319,9 +319,10 @@ impl Machine {
 
     fn put_switch(&self, ctx: &Ctx, before: At, after: At, known: Option<Operation>, note: &str) -> Result<Batch> {
         let store = self.overlay.store();
-        let operation = match known {
-            Some(known) => known,
-            None => Operation {
+        let mut batch = Batch::new();
+        match known {
+            Some(known) => history::put_operation(&mut batch, &known),
+            None => history::put_new_operation(&*store.kv, &mut batch, &Operation {
                 id: store.counters.next(&*store.kv, Counter::Operation)?,
                 time: ctx.now,
                 kind: OpKind::Switch,
@@ -331,11 +332,9 @@ impl Machine {
                 kept: 0,
                 undone: false,
                 note: note.to_owned(),
-            },
-        };
-        let mut batch = Batch::new();
+            })?,
+        }
         history::put_shown(&mut batch, after.timeline);
-        history::put_operation(&mut batch, &operation);
         Ok(batch)
     }
 }

@@ -269,7 +269,7 @@ impl Machine {
                 let note = note.to_owned();
                 let operation =
                     Operation { id, time: ctx.now, kind, before, after, last: after, kept: 0, undone: false, note };
-                history::put_operation(&mut batch, &operation);
+                history::put_new_operation(kv, &mut batch, &operation)?;
             }
             None => {}
         }

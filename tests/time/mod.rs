@@ -12,4 +12,5 @@ mod moves;
 pub mod op;
 pub mod run;
 pub mod script;
+pub mod shorter;
 pub mod tree;

@@ -29,15 +29,17 @@ impl Overlay {
                 if changes.is_some_and(|c| c.contains_key(&entry.name)) {
                     continue;
                 }
-                let kind = match entry.kind {
-                    Some(kind) => kind,
+                // A number that the log knows may have been another file's.
+                let known = self.changed.read().contains(&Ino(entry.ino));
+                let (ino, kind) = match entry.kind {
+                    Some(kind) if !known => (Ino(entry.ino), kind),
                     // Gone since: then it is not listed.
-                    None => match self.base.stat(&origin.path, &entry.name) {
-                        Ok(stat) => stat.attr.kind,
+                    _ => match self.base.stat(&origin.path, &entry.name) {
+                        Ok(stat) => (if known { self.number(&stat)? } else { Ino(entry.ino) }, stat.attr.kind),
                         Err(_) => continue,
                     },
                 };
-                entries.push(Entry { name: entry.name, ino: Ino(entry.ino), kind });
+                entries.push(Entry { name: entry.name, ino, kind });
             }
         }
         if let Some(changes) = changes {
