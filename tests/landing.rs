@@ -124,7 +124,12 @@ fn with<T>(live: &Live, act: impl FnOnce(&Landing<'_>) -> T) -> T {
 fn apply(live: &Live, now: Time) -> Result<(), String> {
     let ctx = Live::ctx(now);
     match with(live, |landing| landing.apply(&ctx, &Selection::default(), &mut ())) {
-        Ok(landed) if landed.conflicts.is_empty() => Ok(()),
+        Ok(landed) if landed.conflicts.is_empty() => {
+            if std::env::var_os("REGENTFS_LANDING_SCRIPT").is_some() {
+                println!("applied {:?}", landed.paths);
+            }
+            Ok(())
+        }
         Ok(landed) => Err(format!("conflicts: {:?}", landed.conflicts)),
         Err(error) => Err(error.to_string()),
     }
@@ -136,6 +141,44 @@ fn undo(live: &Live, now: Time, direction: Direction) {
     let redo = direction == Direction::Redo;
     let landed = with(live, |landing| landing.undo(&ctx, &operation, redo, &mut ())).expect("undo");
     assert!(landed.conflicts.is_empty(), "{:?}", landed.conflicts);
+}
+
+/// Base and log, for people who look at one sequence.
+fn dump(live: &Live, base: &FsPath, what: &str) {
+    if std::env::var_os("REGENTFS_LANDING_SCRIPT").is_none() {
+        return;
+    }
+    println!("{what}");
+    {
+        std::process::Command::new("find").arg(base).arg("-ls").status().expect("find");
+        let (from, to) = (b"d".to_vec(), b"j".to_vec());
+        live.store()
+            .kv
+            .scan(regentfs::store::Table::Tree, &from, &to, &mut |key, value| {
+                if let Some((dir, name, epoch)) = regentfs::store::keys::parse_dentry(key) {
+                    println!(
+                        "d {dir} {} @{} {:?}",
+                        String::from_utf8_lossy(name),
+                        epoch.0,
+                        regentfs::store::codec::get_dentry(value).ok()
+                    );
+                } else if let Some((ino, epoch)) = regentfs::store::keys::parse_inode(key) {
+                    println!(
+                        "i {ino} @{} {:?}",
+                        epoch.0,
+                        regentfs::store::codec::get_inode(ino, value).ok().map(|r| (
+                            r.attr.nlink,
+                            r.attr.size,
+                            r.content,
+                            r.opaque,
+                            r.origin.map(|o| (o.path.to_string(), o.ino))
+                        ))
+                    );
+                }
+                std::ops::ControlFlow::Continue(())
+            })
+            .expect("scan");
+    }
 }
 
 fn nothing_left(live: &Live, what: &str) {
@@ -174,11 +217,13 @@ fn case(ops: &[Op], log: Log, trace: &mut Vec<String>) {
         Err(error) if error.contains("nothing to apply") => return,
         other => other.expect("apply"),
     }
+    dump(&live, &base, "after apply");
     before.check(&mut live, "after apply");
     nothing_left(&live, "after apply");
     assert_applied(&before.now, &time::base::read(&base), "the base after apply");
     undo(&live, Time::new(2_000_000_001, 1), Direction::Undo);
     assert_same(&original, &time::base::read(&base), "the base after undo");
+    dump(&live, &base, "after undo");
     before.check(&mut live, "after undo");
     undo(&live, Time::new(2_000_000_002, 1), Direction::Redo);
     assert_applied(&before.now, &time::base::read(&base), "the base after redo");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::keep::{self, Kept};
+use super::settle::seen;
 use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
 use crate::merge::{self, Favor, Merged};
@@ -372,7 +373,9 @@ impl Maker<'_, '_> {
 
     /// Another name of a file that the base has under it as well, unchanged: a new name is linked to it.
     fn other_name(&mut self, path: &Path, node: &Node) -> Look<Option<Path>> {
-        let Some(origin) = node.origin_path().filter(|_| node.content() == Bytes::Base).cloned() else { return Ok(None) };
+        let Some(origin) = node.origin_path().filter(|_| node.content() == Bytes::Base).cloned() else {
+            return Ok(None);
+        };
         let mut others = vec![origin.clone()];
         for place in self.places.names(node.ino, Some(&origin))? {
             others.extend(self.places.path_at(&place)?);
@@ -415,13 +418,6 @@ impl Maker<'_, '_> {
         }
         Ok(())
     }
-}
-
-/// What is at a path of the base now.
-fn seen(node: &Node) -> Seen {
-    let (dev, ino) = node.base.unwrap_or_default();
-    let a = &node.attr;
-    Seen { kind: node.kind, dev, ino, born: node.born(), size: a.size, mtime: a.mtime, ctime: a.ctime }
 }
 
 fn of_origin(kind: Kind, o: &crate::store::codec::Origin) -> Seen {

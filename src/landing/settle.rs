@@ -1,6 +1,6 @@
 //! After the base was changed: what history and overlay have to say now. One batch for all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 
@@ -134,6 +134,9 @@ impl<'o> Settled<'o> {
         pins.rewrite(&mut self.batch)?;
         self.inodes.append(&mut pins.inodes);
         self.names.append(&mut pins.names);
+        if !restored {
+            self.directories(plan, &done).map_err(&look)?;
+        }
         for (&at, made) in &done {
             let Some(step) = plan.steps.get(at).filter(|s| s.make != Make::Keep) else { continue };
             if !restored {
@@ -188,9 +191,10 @@ impl<'o> Settled<'o> {
         let parent = self.now.find(&dir)?.filter(|d| d.kind == Kind::Dir);
         match (&shown, &base, made) {
             (None, None, _) => {
-                // Gone on both sides: nothing has to be covered any more.
-                if let Some(parent) = &parent
+                // Gone on both sides: nothing has to be covered any more, in a directory that shows the one of the base.
+                if let Some(parent) = parent.as_ref().filter(|p| p.shows() == Some(&dir))
                     && self.now.entry(parent.ino, name)?.is_some()
+                    && self.base.find(&dir)?.is_some_and(|d| d.ino == parent.ino)
                 {
                     self.put_name(parent.ino, name, None, path);
                 }
@@ -207,45 +211,75 @@ impl<'o> Settled<'o> {
                     None => Ok(()),
                 }
             }
-            (Some(shown), Some(base), Some(made)) => self.rebase(shown, base, made, path, parent.as_ref()),
+            (Some(shown), Some(base), Some(made)) => {
+                self.rebase(shown, base, made, path)?;
+                match &parent {
+                    Some(parent) if shown.ino != base.ino || parent.shows() != Some(&dir) => {
+                        self.dir_record(parent, &dir)?;
+                        self.stays(parent.ino, name, shown, path)
+                    }
+                    _ => Ok(()),
+                }
+            }
             // What is shown does not come from the base: history was pinned, and so is this.
             (Some(_), None, _) | (_, Some(_), None) => Ok(()),
         }
     }
 
-    /// The overlay's file and the base's: if they are the same, the overlay has nothing of its own any more.
-    fn rebase(&mut self, shown: &Node, base: &Node, made: &Seen, path: &Path, parent: Option<&Node>) -> Look<()> {
+    /// Directories in which something was done, and that do not show the base's directory at their path, stay what they are while they may be in
+    /// use: every name of theirs that the base does not have any more, or has since, was pinned. The next mount can do without them.
+    fn directories(&mut self, plan: &Plan, done: &BTreeMap<usize, Option<Seen>>) -> Look<()> {
+        let mut dirs: BTreeSet<Path> = BTreeSet::new();
+        for step in done.keys().filter_map(|&at| plan.steps.get(at)).filter(|s| s.make != Make::Keep) {
+            let mut at = step.path.clone();
+            while at != Path::root() && dirs.insert(at.clone()) {
+                at = at.split_last().map_or_else(Path::root, |(dir, _)| dir);
+            }
+        }
+        for path in dirs {
+            let (Some(shown), Some(base)) = (self.now.find(&path)?, self.base.find(&path)?) else { continue };
+            if (shown.kind, base.kind) == (Kind::Dir, Kind::Dir)
+                && (shown.shows() != Some(&path) || shown.base != base.base)
+                && !differs(&self.now, Some(&shown), Some(&base))?
+            {
+                self.batch.put(Table::Meta, &keys::applied(self.overlay.timeline(), shown.ino), path.as_bytes());
+                self.cover(&base, &seen(&base), &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A name keeps what it shows, whatever the base has.
+    fn stays(&mut self, dir: Ino, name: &[u8], ours: &Node, path: &Path) -> Look<()> {
+        if self.record(ours.ino)?.is_none() {
+            let record = self.base_record(ours)?;
+            self.put_record(ours.ino, record, path);
+        }
+        self.put_name(dir, name, Some(Dentry::Entry { ino: ours.ino, kind: ours.kind }), path);
+        Ok(())
+    }
+
+    /// The overlay's file and the base's: if they are the same, the overlay has nothing of its own any more. Directories are another matter.
+    fn rebase(&mut self, shown: &Node, base: &Node, made: &Seen, path: &Path) -> Look<()> {
         let same = !differs(&self.now, Some(shown), Some(base))?;
-        let mut record = match self.record(shown.ino)? {
-            Some(record) => record,
-            None => return Ok(()),
-        };
-        let origin = Origin {
-            path: path.clone(),
-            dev: made.dev,
-            ino: made.ino,
-            born: made.born,
-            print: Print { size: made.size, mtime: made.mtime, ctime: made.ctime },
-        };
+        let Some(mut record) = self.record(shown.ino)? else { return Ok(()) };
+        if shown.kind == Kind::Dir {
+            return if shown.ino == base.ino { Ok(()) } else { self.cover(base, made, path) };
+        }
         // Bytes that other names or other processes see stay where they are.
-        let alone = shown.kind != Kind::File || record.attr.nlink == 1;
-        if same && alone {
-            record.origin = Some(origin);
+        if same && (shown.kind != Kind::File || record.attr.nlink == 1) {
+            record.origin = Some(origin_of(path, made));
             if shown.kind == Kind::File {
                 record.content = Content::Base;
             }
             self.put_record(shown.ino, record, path);
-            self.batch.put(Table::Meta, &keys::applied(self.overlay.timeline(), shown.ino), &[]);
+            self.batch.put(Table::Meta, &keys::applied(self.overlay.timeline(), shown.ino), path.as_bytes());
         } else if shown.ino == base.ino {
-            record.origin = Some(origin);
+            record.origin = Some(origin_of(path, made));
             self.put_record(shown.ino, record, path);
         }
         if shown.ino != base.ino {
             self.cover(base, made, path)?;
-            if let (Some(parent), Some((dir, name))) = (parent, path.split_last()) {
-                self.dir_record(parent, &dir)?;
-                self.put_name(parent.ino, name, Some(Dentry::Entry { ino: shown.ino, kind: shown.kind }), path);
-            }
         }
         Ok(())
     }
@@ -284,4 +318,16 @@ impl<'o> Settled<'o> {
         restored.touched(&mut self.inodes, &mut self.names);
         Ok(())
     }
+}
+
+/// What is at a path of the base now.
+pub(super) fn seen(node: &Node) -> Seen {
+    let (dev, ino) = node.base.unwrap_or_default();
+    let a = &node.attr;
+    Seen { kind: node.kind, dev, ino, born: node.born(), size: a.size, mtime: a.mtime, ctime: a.ctime }
+}
+
+fn origin_of(path: &Path, made: &Seen) -> Origin {
+    let print = Print { size: made.size, mtime: made.mtime, ctime: made.ctime };
+    Origin { path: path.clone(), dev: made.dev, ino: made.ino, born: made.born, print }
 }

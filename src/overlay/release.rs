@@ -3,13 +3,13 @@
 //! An applied file keeps its number and its record while it is mounted, so that open handles, watchers and git's index stay right. At the next mount the base
 //! speaks for itself: also where somebody has changed it since, without the mount.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::restore::differs;
 use super::view::{Node, View};
 use super::{Overlay, Result, failed};
-use crate::store::codec::{Content, InodeRecord};
+use crate::store::codec::{Content, Dentry, InodeRecord};
 use crate::store::{Batch, Sync, Table, keys};
 use crate::types::{Ino, Kind, Name, Path};
 
@@ -20,10 +20,8 @@ impl Overlay {
     /// When log or base cannot be read; nothing is taken out then.
     pub(crate) fn release(&self) -> Result<usize> {
         let mut marked: Vec<(Path, Ino, InodeRecord)> = Vec::new();
-        for ino in self.marked()? {
-            if let Some(record) = self.record(ino)?.filter(|r| r.attr.nlink > 0)
-                && let Some(path) = record.origin.as_ref().map(|o| o.path.clone())
-            {
+        for (ino, path) in self.marked()? {
+            if let Some(record) = self.record(ino)?.filter(|r| r.attr.nlink > 0) {
                 marked.push((path, ino, record));
             }
         }
@@ -35,39 +33,73 @@ impl Overlay {
         for (path, ino, record) in &marked {
             let Some((dir, name)) = path.split_last() else { continue };
             let (Some(node), Some(parent)) = (view.find(path)?, view.find(&dir)?) else { continue };
-            if node.ino == *ino && self.may_go(&view, &base, &node, record, &may)? {
+            if node.ino == *ino && self.may_go(&view, &base, path, &node, record, &may)? {
                 may.insert((parent.ino, name.into()));
-                found.push((path, *ino, dir, name, parent));
+                found.push(Found { path, ino: *ino, is_dir: node.kind == Kind::Dir, dir, name, parent });
             }
         }
         // Directories first: what is in one that stays is only seen in the base if that one shows it.
-        let mut batch = Batch::new();
-        let mut released: BTreeSet<Ino> = BTreeSet::new();
-        for (path, ino, dir, name, parent) in found.iter().rev() {
-            if !released.contains(&parent.ino) && parent.shows() != Some(dir) {
-                continue;
+        found.reverse();
+        let mut gone: BTreeSet<Ino> = found.iter().map(|f| f.ino).collect();
+        let mut inside: BTreeMap<Ino, Vec<Ino>> = BTreeMap::new();
+        for one in &found {
+            inside.entry(one.parent.ino).or_default().push(one.ino);
+        }
+        loop {
+            let before = gone.len();
+            for one in found.iter().filter(|f| f.is_dir || f.parent.shows() != Some(&f.dir)) {
+                let whole = inside.get(&one.ino).into_iter().flatten().all(|ino| gone.contains(ino));
+                if gone.contains(&one.ino) && !(whole && self.can_go(&base, one, &gone)?) {
+                    gone.remove(&one.ino);
+                }
             }
-            let (timeline, epoch) = (self.timeline(), self.epoch());
+            if gone.len() == before {
+                break;
+            }
+        }
+        let mut batch = Batch::new();
+        let (timeline, epoch) = (self.timeline(), self.epoch());
+        for one in found.iter().filter(|f| gone.contains(&f.ino)) {
+            let Found { path, ino, parent, name, .. } = one;
             batch.put(Table::Tree, &keys::inode(timeline, *ino, epoch), &[]);
             batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, *ino), path.as_bytes());
-            if view.entry(parent.ino, name)?.is_some() {
-                batch.put(Table::Tree, &keys::dentry(timeline, parent.ino, name, epoch), &[]);
-                batch.put(Table::Tree, &keys::touched_name(timeline, epoch, parent.ino, name), path.as_bytes());
+            let mut names = vec![(parent.ino, Name::from(*name), (*path).clone())];
+            if one.is_dir {
+                self.lineage()
+                    .dentries(&*self.store.kv, *ino, &mut |name, _| names.push((*ino, name.into(), path.join(name))))
+                    .map_err(failed)?;
+            }
+            for (dir, name, path) in names {
+                if view.entry(dir, &name)?.is_some() {
+                    batch.put(Table::Tree, &keys::dentry(timeline, dir, &name, epoch), &[]);
+                    batch.put(Table::Tree, &keys::touched_name(timeline, epoch, dir, &name), path.as_bytes());
+                }
             }
             batch.delete(Table::Meta, &keys::applied(timeline, *ino));
-            released.insert(*ino);
         }
         self.store.kv.commit(&batch, Sync::No).map_err(failed)?;
-        Ok(released.len())
+        Ok(gone.len())
     }
 
-    fn marked(&self) -> Result<Vec<Ino>> {
+    /// Whether the base shows, where something goes, what takes its place, if all of `gone` goes.
+    fn can_go(&self, base: &View<'_>, one: &Found<'_>, gone: &BTreeSet<Ino>) -> Result<bool> {
+        if !gone.contains(&one.parent.ino) && one.parent.shows() != Some(&one.dir) {
+            return Ok(false);
+        }
+        // A directory of the base whose number is that of another one here cannot show itself.
+        let Some(takes) = base.find(one.path)?.map(|node| node.ino) else { return Ok(true) };
+        let used = takes != one.ino && !gone.contains(&takes) && self.record(takes)?.is_some_and(|r| r.attr.nlink > 0);
+        Ok(!used)
+    }
+
+    /// With the path at which each was applied.
+    fn marked(&self) -> Result<Vec<(Ino, Path)>> {
         let mut marked = Vec::new();
         let (from, to) = keys::all_applied(self.timeline());
         self.store
             .kv
-            .scan(Table::Meta, &from, &to, &mut |key, _| {
-                marked.extend(keys::last_number(key).map(Ino));
+            .scan(Table::Meta, &from, &to, &mut |key, path| {
+                marked.extend(keys::last_number(key).map(|n| (Ino(n), Path::new(path))));
                 ControlFlow::Continue(())
             })
             .map_err(failed)?;
@@ -79,18 +111,35 @@ impl Overlay {
         &self,
         view: &View<'_>,
         base: &View<'_>,
+        path: &Path,
         node: &Node,
         record: &InodeRecord,
         released: &BTreeSet<(Ino, Name)>,
     ) -> Result<bool> {
-        let Some(origin) = &record.origin else { return Ok(false) };
         if node.kind == Kind::Dir {
-            let mut own = false;
+            let is = base.find(path)?.filter(|n| n.kind == Kind::Dir);
+            let mut names: Vec<(Name, bool)> = Vec::new();
             self.lineage()
-                .dentries(&*self.store.kv, node.ino, &mut |name, _| own |= !released.contains(&(node.ino, name.into())))
+                .dentries(&*self.store.kv, node.ino, &mut |name, dentry| {
+                    names.push((name.into(), matches!(dentry, Dentry::Entry { .. })));
+                })
                 .map_err(failed)?;
-            return Ok(!own);
+            for (name, is_entry) in names {
+                // One that is covered must not come to light.
+                let goes = match &is {
+                    _ if is_entry => released.contains(&(node.ino, name)),
+                    Some(dir) => base.child(dir, &name)?.is_none(),
+                    None => true,
+                };
+                if !goes {
+                    return Ok(false);
+                }
+            }
+            // One that shows another directory of the base must have nothing from there.
+            let elsewhere = node.shows().is_some_and(|shows| shows != path);
+            return Ok(!elsewhere || view.names(node)?.iter().all(|name| released.contains(&(node.ino, name.clone()))));
         }
+        let Some(origin) = &record.origin else { return Ok(false) };
         if record.attr.nlink != 1 || (node.kind == Kind::File && record.content != Content::Base) {
             return Ok(false);
         }
@@ -105,4 +154,14 @@ impl Overlay {
             Some(_) | None => Ok(untouched),
         }
     }
+}
+
+/// What may go, and where it is.
+struct Found<'f> {
+    path: &'f Path,
+    ino: Ino,
+    is_dir: bool,
+    dir: Path,
+    name: &'f [u8],
+    parent: Node,
 }

@@ -186,7 +186,7 @@ impl Check<'_> {
                     c.found.timelines.insert(timeline, history::get_timeline(timeline, value)?);
                 }
                 (Some(b'k'), 17, 1..) => c.found.kept = true,
-                (Some(b'b'), 17, 0) => {}
+                (Some(b'b'), 17, _) => {}
                 (Some(b'u'), 9, _) => c.found.operations.push(history::get_operation(number, value)?),
                 (Some(b'f'), 25, 8) => match <[u8; 8]>::try_from(value).map(u64::from_le_bytes) {
                     Ok(number) => c.found.foreign.push(number),

@@ -13,7 +13,7 @@
 //! | meta   | `u` operation                                   | operation                | what undo can take back, in order |
 //! | meta   | `y`                                             | u64 timeline             | what the mount in place shows, if it is not the first |
 //! | meta   | `k` operation, step                             | kept                     | what an apply destroyed in the base |
-//! | meta   | `b` timeline, ino                               | empty                    | applied: leaves the overlay at the next mount |
+//! | meta   | `b` timeline, ino                               | path                     | applied there: leaves the overlay at the next mount |
 //! | tree   | `i` timeline, ino, !epoch                       | inode                    | newest epoch first |
 //! | tree   | `d` timeline, dir, name, 0, !epoch              | dentry                   | one directory is one range; names hold no NUL |
 //! | tree   | `v` version                                     | version                  | by id |

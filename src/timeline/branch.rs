@@ -322,17 +322,21 @@ impl Machine {
         let mut batch = Batch::new();
         match known {
             Some(known) => history::put_operation(&mut batch, &known),
-            None => history::put_new_operation(&*store.kv, &mut batch, &Operation {
-                id: store.counters.next(&*store.kv, Counter::Operation)?,
-                time: ctx.now,
-                kind: OpKind::Switch,
-                before,
-                after,
-                last: after,
-                kept: 0,
-                undone: false,
-                note: note.to_owned(),
-            })?,
+            None => history::put_new_operation(
+                &*store.kv,
+                &mut batch,
+                &Operation {
+                    id: store.counters.next(&*store.kv, Counter::Operation)?,
+                    time: ctx.now,
+                    kind: OpKind::Switch,
+                    before,
+                    after,
+                    last: after,
+                    kept: 0,
+                    undone: false,
+                    note: note.to_owned(),
+                },
+            )?,
         }
         history::put_shown(&mut batch, after.timeline);
         Ok(batch)

@@ -50,8 +50,10 @@ pub fn edit(scene: &Scene, rng: &mut Rng, which: Edits) -> String {
     let mut paths: Vec<String> = scene.tree().into_keys().collect();
     paths.sort();
     let name = |rng: &mut Rng| (*rng.pick(&["a", "b", "c", "d"])).to_owned();
-    let dirs: Vec<String> =
-        [String::new()].into_iter().chain(paths.iter().filter(|p| scene.find(p).unwrap().kind == Kind::Dir).cloned()).collect();
+    let dirs: Vec<String> = [String::new()]
+        .into_iter()
+        .chain(paths.iter().filter(|p| scene.find(p).unwrap().kind == Kind::Dir).cloned())
+        .collect();
     let fresh = |rng: &mut Rng| {
         let dir = rng.pick(&dirs).clone();
         if dir.is_empty() { name(rng) } else { format!("{dir}/{}", name(rng)) }
@@ -178,7 +180,10 @@ fn restore_run(seed: u64) {
             while let Some((dir, _)) = above.rsplit_once('/') {
                 above = dir;
                 let blocks = before.tree.get(dir).is_some_and(|f| f.kind != Kind::Dir);
-                if blocks && past.contains_key(*path) && !paths.iter().any(|p| dir == *p || dir.starts_with(&format!("{p}/"))) {
+                if blocks
+                    && past.contains_key(*path)
+                    && !paths.iter().any(|p| dir == *p || dir.starts_with(&format!("{p}/")))
+                {
                     return true;
                 }
             }
