@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -14,6 +15,7 @@ use super::keep::Lost;
 use crate::apply::Seen;
 use crate::overlay::Overlay;
 use crate::overlay::extents::{Extents, Source};
+use crate::overlay::places::{Entries, Links, Places};
 use crate::overlay::view::View;
 use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, Print, Xattrs};
 use crate::store::lineage::Lineage;
@@ -53,6 +55,10 @@ pub(super) struct Pins<'s> {
     eras: FxHashMap<Ino, Vec<At>>,
     /// What happened to which file.
     became: FxHashMap<File, Fate>,
+    /// The entries at points of history.
+    entries: FxHashMap<At, Rc<Entries>>,
+    /// Files of the base with several names, once somebody had to know.
+    links: Option<Rc<Links>>,
     pub inodes: BTreeMap<Ino, Path>,
     pub names: BTreeMap<(Ino, Name), Path>,
 }
@@ -65,7 +71,17 @@ impl<'s> Pins<'s> {
             timelines.push(Timeline::MAIN);
         }
         let (inodes, names) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Pins { overlay, store, timelines, eras: FxHashMap::default(), became: FxHashMap::default(), inodes, names })
+        Ok(Pins {
+            overlay,
+            store,
+            timelines,
+            eras: FxHashMap::default(),
+            became: FxHashMap::default(),
+            entries: FxHashMap::default(),
+            links: None,
+            inodes,
+            names,
+        })
     }
 
     /// The keys in a range whose value says "none", and whether one is of the very first epoch.
@@ -104,8 +120,8 @@ impl<'s> Pins<'s> {
         match self.eras.get(&dir) {
             Some(eras) => {
                 for &era in eras {
-                    let key = keys::dentry(era.timeline, dir, name, era.epoch);
-                    if self.store.kv.get(Table::Tree, &key)?.is_none() {
+                    // What was said before, and still holds then, stays.
+                    if Lineage::of(&*self.store.kv, era)?.dentry(&*self.store.kv, dir, name)?.is_none() {
                         pinned.push(era);
                     }
                 }
@@ -125,7 +141,7 @@ impl<'s> Pins<'s> {
             batch.put(Table::Tree, &keys::touched_name(timeline, epoch, dir, name), path.as_bytes());
             let Some((ino, _)) = with else { continue };
             let key = keys::inode(timeline, ino, epoch);
-            if self.store.kv.get(Table::Tree, &key)?.is_none_or(|v| v.is_empty()) {
+            if Lineage::of(&*self.store.kv, At { timeline, epoch })?.inode(&*self.store.kv, ino)?.is_none() {
                 batch.put(Table::Tree, &key, &inode);
                 batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), path.as_bytes());
             }
@@ -170,11 +186,30 @@ impl<'s> Pins<'s> {
         Ok(())
     }
 
-    /// Whether the base's file was what a path showed at a point of history.
-    fn showed(&self, at: At, ino: Ino, path: &Path) -> Result<bool> {
-        let lineage = Lineage::of(&*self.store.kv, at)?;
-        let found = View::new(self.overlay, Arc::new(lineage)).find(path);
-        Ok(found.map_err(|e| StoreError::corrupt(format!("{path}: {e}")))?.is_some_and(|node| node.ino == ino))
+    /// Whether a base file was anywhere in the tree at a point of history; `path` is where it is in the base.
+    fn showed(&mut self, at: At, ino: Ino, path: &Path) -> Result<bool> {
+        let corrupt = |errno| StoreError::corrupt(format!("{path}: {errno}"));
+        let view = View::new(self.overlay, Arc::new(Lineage::of(&*self.store.kv, at)?));
+        if view.find(path).map_err(corrupt)?.is_some_and(|node| node.ino == ino) {
+            return Ok(true);
+        }
+        // Where it was moved to, or where a directory above it was.
+        let places = match self.entries.get(&at) {
+            Some(entries) => Places::with(&view, entries.clone()),
+            None => Places::new(&view),
+        };
+        self.entries.insert(at, places.collected().map_err(corrupt)?);
+        if let Some(links) = &self.links {
+            places.know_links(links.clone());
+        }
+        let mut showed = false;
+        for place in places.names(ino, Some(path)).map_err(corrupt)? {
+            showed |= places.path_at(&place).map_err(corrupt)?.is_some();
+        }
+        if self.links.is_none() {
+            self.links = places.known_links();
+        }
+        Ok(showed)
     }
 
     /// Notes what became of a base file, for [`Pins::rewrite`].

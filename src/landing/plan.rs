@@ -349,6 +349,7 @@ impl Maker<'_, '_> {
         if base.is_some_and(|b| b.kind == node.kind && b.base == node.base && b.base.is_some())
             && (node.kind != Kind::File || node.content() == Bytes::Base)
             && node.kind != Kind::Symlink
+            && !self.is_shared(node, base)?
         {
             return Ok(Make::Meta { meta: self.meta(base, node)? });
         }
@@ -369,6 +370,18 @@ impl Maker<'_, '_> {
                 Make::Special { kind: node.kind, rdev: node.attr.rdev, meta }
             }
         })
+    }
+
+    /// Whether the base has the file under names that stand for something else here: then it must not be changed where it is.
+    fn is_shared(&self, node: &Node, base: Option<&Node>) -> Look<bool> {
+        let (Some(_), Some(origin)) = (base.filter(|b| b.attr.nlink > 1), node.origin_path()) else { return Ok(false) };
+        for path in self.places.base_paths(origin)? {
+            let is_base = self.base.find(&path)?.is_some_and(|b| base.is_some_and(|base| b.base == base.base));
+            if is_base && self.target.find(&path)?.is_some_and(|other| other.ino != node.ino) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Another name of a file that the base has under it as well, unchanged: a new name is linked to it.

@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -27,7 +28,11 @@ pub struct Place {
     pub base_dir: Option<Path>,
 }
 
-type Entries = FxHashMap<Ino, SmallVec<[Spot; 1]>>;
+/// The entries that lead to each inode.
+pub type Entries = FxHashMap<Ino, SmallVec<[Spot; 1]>>;
+
+/// The paths of base files with several names, by their numbers in the base.
+pub type Links = FxHashMap<u64, Vec<Path>>;
 
 /// Directories inside each other deeper than this are a loop.
 const DEEPEST: usize = 4096;
@@ -35,9 +40,9 @@ const DEEPEST: usize = 4096;
 /// See the module.
 pub struct Places<'v, 'a> {
     view: &'v View<'a>,
-    entries: OnceCell<Entries>,
+    entries: OnceCell<Rc<Entries>>,
     /// The paths of base files with several names in the repository, by their numbers in the base.
-    linked: OnceCell<FxHashMap<u64, Vec<Path>>>,
+    linked: OnceCell<Rc<Links>>,
 }
 
 impl<'v, 'a> Places<'v, 'a> {
@@ -45,8 +50,27 @@ impl<'v, 'a> Places<'v, 'a> {
         Places { view, entries: OnceCell::new(), linked: OnceCell::new() }
     }
 
+    /// The same of another view of the same point, whose entries were collected before.
+    pub fn with(view: &'v View<'a>, entries: Rc<Entries>) -> Places<'v, 'a> {
+        Places { view, entries: OnceCell::from(entries), linked: OnceCell::new() }
+    }
+
+    /// What was collected, for [`Places::with`].
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn collected(&self) -> Result<Rc<Entries>> {
+        match self.entries.get() {
+            Some(entries) => Ok(entries.clone()),
+            None => {
+                let found = Rc::new(self.collect()?);
+                Ok(self.entries.get_or_init(|| found).clone())
+            }
+        }
+    }
+
     /// Tells which base files have several names in the repository. Otherwise the whole base is looked through for them.
-    pub fn know_links(&self, linked: FxHashMap<u64, Vec<Path>>) {
+    pub fn know_links(&self, linked: Rc<Links>) {
         let _ = self.linked.set(linked);
     }
 
@@ -55,14 +79,10 @@ impl<'v, 'a> Places<'v, 'a> {
     /// # Errors
     /// When the log cannot be read.
     pub fn entries(&self, ino: Ino) -> Result<&[Spot]> {
-        let entries = match self.entries.get() {
-            Some(entries) => entries,
-            None => {
-                let found = self.collect()?;
-                self.entries.get_or_init(|| found)
-            }
-        };
-        Ok(entries.get(&ino).map_or(&[], |spots| spots))
+        if self.entries.get().is_none() {
+            self.collected()?;
+        }
+        Ok(self.entries.get().and_then(|entries| entries.get(&ino)).map_or(&[], |spots| spots))
     }
 
     fn collect(&self) -> Result<Entries> {
@@ -104,15 +124,22 @@ impl<'v, 'a> Places<'v, 'a> {
         let entry = |(dir, name): &Spot| Place { dir: *dir, name: name.clone(), base_dir: None };
         let mut names: Vec<Place> = self.entries(ino)?.iter().map(entry).collect();
         let Some(base_path) = base_path else { return Ok(names) };
-        let base = &self.view.overlay().base;
-        let Some(stat) = present(base.stat_path(base_path))? else { return Ok(names) };
+        for path in self.base_paths(base_path)? {
+            names.extend(self.shown(ino, &path)?);
+        }
+        Ok(names)
+    }
+
+    /// All paths at which the base has the file that it has at one of them.
+    ///
+    /// # Errors
+    /// When the base cannot be read.
+    pub fn base_paths(&self, path: &Path) -> Result<Vec<Path>> {
+        let Some(stat) = present(self.view.overlay().base.stat_path(path))? else { return Ok(Vec::new()) };
         let several = stat.attr.nlink > 1 && stat.attr.kind != Kind::Dir;
         let linked = if several { self.linked()?.get(&stat.attr.ino.0) } else { None };
         // Its other names may all be outside of the repository.
-        for path in linked.map_or(std::slice::from_ref(base_path), Vec::as_slice) {
-            names.extend(self.shown(ino, path)?);
-        }
-        Ok(names)
+        Ok(linked.cloned().unwrap_or_else(|| vec![path.clone()]))
     }
 
     /// The name by which the base leads to an inode, if nothing covers it.
@@ -193,13 +220,18 @@ impl<'v, 'a> Places<'v, 'a> {
         Ok(self.path_of(place.dir, place.base_dir.as_ref(), 0)?.map(|dir| dir.join(&place.name)))
     }
 
-    fn linked(&self) -> Result<&FxHashMap<u64, Vec<Path>>> {
+    /// Base files with several names, if they were looked for.
+    pub fn known_links(&self) -> Option<Rc<Links>> {
+        self.linked.get().cloned()
+    }
+
+    fn linked(&self) -> Result<&Rc<Links>> {
         if let Some(linked) = self.linked.get() {
             return Ok(linked);
         }
         let mut found = base_links(self.view, &|_| true, &|_| false)?;
         found.retain(|_, paths| paths.len() > 1);
-        Ok(self.linked.get_or_init(|| found))
+        Ok(self.linked.get_or_init(|| Rc::new(found)))
     }
 }
 
@@ -211,9 +243,9 @@ pub(super) fn base_links(
     view: &View<'_>,
     wanted: &dyn Fn(u64) -> bool,
     skip: &dyn Fn(&[u8]) -> bool,
-) -> Result<FxHashMap<u64, Vec<Path>>> {
+) -> Result<Links> {
     let base = &view.overlay().base;
-    let mut found: FxHashMap<u64, Vec<Path>> = FxHashMap::default();
+    let mut found = Links::default();
     let mut dirs = vec![(Path::root(), base.list(&Path::root())?)];
     while let Some((dir, entries)) = dirs.pop() {
         for entry in entries {

@@ -4,6 +4,7 @@
 //! so a directory whose own name was touched is gone through as a whole. Every path in the index is right as far down as the first such name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -228,10 +229,10 @@ impl View<'_> {
         if linked.is_empty() {
             return Ok(());
         }
-        let links = match of_base.is_empty() {
+        let links = Rc::new(match of_base.is_empty() {
             true => FxHashMap::default(),
             false => base_links(self, &|ino| of_base.contains(&ino), skip)?,
-        };
+        });
         for view in [self, other] {
             let places = Places::new(view);
             places.know_links(links.clone());
