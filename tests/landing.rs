@@ -169,8 +169,7 @@ fn dump(live: &Live, base: &FsPath, what: &str) {
                         regentfs::store::codec::get_inode(ino, value).ok().map(|r| (
                             r.attr.nlink,
                             r.attr.size,
-                            r.content,
-                            r.opaque,
+                            r.content, r.opaque, r.attr.mtime.secs, r.xattrs.as_ref().map(|x| x.len()),
                             r.origin.map(|o| (o.path.to_string(), o.ino))
                         ))
                     );
@@ -227,8 +226,10 @@ fn case(ops: &[Op], log: Log, trace: &mut Vec<String>) {
     before.check(&mut live, "after undo");
     undo(&live, Time::new(2_000_000_002, 1), Direction::Redo);
     assert_applied(&before.now, &time::base::read(&base), "the base after redo");
+    dump(&live, &base, "after redo");
     before.check(&mut live, "after redo");
     live.restart();
+    dump(&live, &base, "after a restart");
     before.check(&mut live, "after a restart");
     nothing_left(&live, "after a restart");
 }

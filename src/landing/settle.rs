@@ -267,7 +267,7 @@ impl<'o> Settled<'o> {
             return if shown.ino == base.ino { Ok(()) } else { self.cover(base, made, path) };
         }
         // Bytes that other names or other processes see stay where they are.
-        if same && (shown.kind != Kind::File || record.attr.nlink == 1) {
+        if same && record.attr.nlink == 1 {
             record.origin = Some(origin_of(path, made));
             if shown.kind == Kind::File {
                 record.content = Content::Base;

@@ -47,7 +47,7 @@ impl Overlay {
         }
         loop {
             let before = gone.len();
-            for one in found.iter().filter(|f| f.is_dir || f.parent.shows() != Some(&f.dir)) {
+            for one in &found {
                 let whole = inside.get(&one.ino).into_iter().flatten().all(|ino| gone.contains(ino));
                 if gone.contains(&one.ino) && !(whole && self.can_go(&base, one, &gone)?) {
                     gone.remove(&one.ino);
@@ -64,9 +64,17 @@ impl Overlay {
             batch.put(Table::Tree, &keys::inode(timeline, *ino, epoch), &[]);
             batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, *ino), path.as_bytes());
             let mut names = vec![(parent.ino, Name::from(*name), (*path).clone())];
-            if one.is_dir {
+            // What takes its place was covered: it may say again what it has.
+            let takes = base.find(path)?.map(|node| node.ino).filter(|takes| takes != ino);
+            if let Some(takes) = takes
+                && self.record(takes)?.is_some()
+            {
+                batch.put(Table::Tree, &keys::inode(timeline, takes, epoch), &[]);
+                batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, takes), path.as_bytes());
+            }
+            for dir in [Some(*ino), takes].into_iter().flatten().filter(|_| one.is_dir) {
                 self.lineage()
-                    .dentries(&*self.store.kv, *ino, &mut |name, _| names.push((*ino, name.into(), path.join(name))))
+                    .dentries(&*self.store.kv, dir, &mut |name, _| names.push((dir, name.into(), path.join(name))))
                     .map_err(failed)?;
             }
             for (dir, name, path) in names {
