@@ -5,12 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::exit::Usage;
 use super::output::{Output, Style, count};
 use super::repo::Repo;
 use super::source::{self, Source};
-use super::{Which, repo};
+use super::{Which, complete, repo};
 use crate::control::protocol::Request;
 use crate::diff::{Detail, DiffFilter, DiffRow, quote};
 use crate::query::rows::bytes;
@@ -25,7 +26,7 @@ pub struct Args {
     how: How,
     /// [FROM [TO]] or FROM..TO, then the files and directories that are wanted. A word that is a point in time (base, now, an id, a label,
     /// @{10 minutes ago}) is taken as one; put -- before paths that could be mistaken [default: base now]
-    #[arg(value_name = "FROM TO PATH")]
+    #[arg(value_name = "FROM TO PATH", add = ArgValueCompleter::new(complete::point_or_path))]
     words: Vec<OsString>,
     /// Only these files and directories
     #[arg(last = true, value_name = "PATH")]
@@ -64,7 +65,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let (sides, mut paths) = points(&args.words, &repo)?;
     paths.extend(args.paths.iter().cloned());
     let paths = paths.iter().map(|path| relative(path, &repo)).collect::<Result<_>>()?;
-    show(&mut Output::new(), &repo, &args.how, sides, paths)
+    show(&mut Output::paged(), &repo, &args.how, sides, paths)
 }
 
 /// The older and the newer side of a comparison, as a user names them.

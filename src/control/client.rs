@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Asked, Done, Failure, Request, Response, SOCKET};
+use super::protocol::{Asked, Done, Failure, ProgressRow, Request, Response, SOCKET};
 use crate::types::hex;
 
 /// How long a daemon may take to accept a connection.
@@ -87,6 +87,14 @@ impl Client {
         self
     }
 
+    /// The connection once more. When its writing end is shut down, the daemon takes that for the wish to stop.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn stream(&self) -> std::io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     /// Gives up when the daemon says nothing for this long; without it, a long query may take its time.
     pub fn patience(&self, limit: Duration) -> Result<(), ClientError> {
         Ok(self.stream.set_read_timeout(Some(limit))?)
@@ -97,9 +105,22 @@ impl Client {
     /// # Errors
     /// The daemon's own error as [`ClientError::Failed`].
     pub fn ask<R: DeserializeOwned>(
+        self,
+        request: &Request,
+        sink: &mut dyn FnMut(R) -> ControlFlow<()>,
+    ) -> Result<Done, ClientError> {
+        self.ask_and_watch(request, sink, &mut |_| {})
+    }
+
+    /// As [`Client::ask`]; `watch` is told how far it is.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask_and_watch<R: DeserializeOwned>(
         mut self,
         request: &Request,
         sink: &mut dyn FnMut(R) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(ProgressRow),
     ) -> Result<Done, ClientError> {
         let mut line = match &self.about {
             Some(at) => {
@@ -122,6 +143,7 @@ impl Client {
                         return Ok(Done::default());
                     }
                 }
+                Response::Progress(row) => watch(row),
                 Response::Done(done) => return Ok(done),
                 Response::Error(failure) => return Err(ClientError::Failed(failure)),
             }

@@ -1,6 +1,7 @@
 //! What can be asked of a daemon, and answering what needs only the store and the overlay: the daemon's server and the
 //! command line on an unmounted store share [`dispatch`].
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
@@ -233,11 +234,24 @@ pub struct BytesRow {
     pub hex: String,
 }
 
+/// How far something is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRow {
+    /// For people.
+    pub what: String,
+    pub done: u64,
+    /// 0 if that is not known.
+    pub total: u64,
+    pub bytes: u64,
+}
+
 /// One line from the daemon: rows, then `done` or `error`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response<R> {
     Row(R),
+    /// How far it is; may be ignored.
+    Progress(ProgressRow),
     Done(Done),
     Error(Failure),
 }
@@ -352,6 +366,7 @@ pub enum Row {
     Known(KnownRow),
     Timeline(TimelineRow),
     Mount(MountRow),
+    Progress(ProgressRow),
 }
 
 /// A kind of row, taken out of [`Row`].
@@ -388,7 +403,12 @@ pub fn dispatch(
     match request {
         Request::Diff(filter) => {
             let (from, to) = time::sides(overlay, filter)?;
-            let notes = diff::diff(&from, &to, filter, &mut |row| sink(Row::Diff(row)))?;
+            let sink = RefCell::new(sink);
+            let progress = &mut |done, total| {
+                let row = ProgressRow { what: "comparing".to_owned(), done, total, bytes: 0 };
+                let _ = (sink.borrow_mut())(Row::Progress(row));
+            };
+            let notes = diff::diff(&from, &to, filter, &mut |row| (sink.borrow_mut())(Row::Diff(row)), progress)?;
             Ok(Done { notes, ..Done::default() })
         }
         Request::Ps(filter) => {

@@ -18,6 +18,7 @@ use super::protocol::{
 };
 use super::time::Mover;
 use super::timeline::{ForkPoint, fork_point};
+use crate::clock;
 use crate::diff;
 use crate::engine::{Caller, Engine, Mode};
 use crate::overlay::Shown;
@@ -30,6 +31,8 @@ use crate::types::unhex;
 const MAX_REQUEST: u64 = 1 << 20;
 /// How often `--follow` looks for new events.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// How often a client is told how far it is.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The server.
 struct Served {
@@ -153,9 +156,21 @@ impl Served {
         stream: &UnixStream,
         out: &mut impl Write,
     ) -> Result<Done, Failure> {
-        let mut sink = |row: Row| match send(out, &Response::Row(row)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        let mut told = Time::default();
+        let mut sink = |row: Row| {
+            let sent = match row {
+                // Now and then, and at once.
+                Row::Progress(row) => {
+                    let now = clock::now();
+                    if now.as_nanos().saturating_sub(told.as_nanos()) < PROGRESS.as_nanos() as i64 {
+                        return ControlFlow::Continue(());
+                    }
+                    told = now;
+                    send(out, &Response::<()>::Progress(row)).and_then(|()| out.flush())
+                }
+                row => send(out, &Response::Row(row)),
+            };
+            if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let engine = &mount.engine;
         match request {
@@ -306,7 +321,8 @@ fn moving(
         engine.users_of(ino).into_iter().map(row).collect()
     };
     let (ctx, mapped) = (engine.ctx_for(caller), engine.may_be_mapped());
-    Mover { machine: engine.machine(), ctx, mapped, users: &users }.answer(request, sink)
+    let cancelled = || hung_up(stream, Duration::ZERO);
+    Mover { machine: engine.machine(), ctx, mapped, users: &users, cancelled: &cancelled }.answer(request, sink)
 }
 
 fn settle(engine: &Engine) -> Result<(), Failure> {

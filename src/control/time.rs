@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::protocol::{Apply, BytesRow, Done, Failure, Request, Rewind, Row, SnapshotsFilter, Undo};
-use crate::apply::{Conflict, Expect, Found, Lost, Root};
+use super::protocol::{Apply, BytesRow, Done, Failure, ProgressRow, Request, Rewind, Row, SnapshotsFilter, Undo};
+use crate::apply::{Conflict, Expect, Found, Lost, Progress, Root, Stage, Watch};
 use crate::clock;
 use crate::diff::{self, DiffFilter};
 use crate::landing::{self, Decide, Landed, Landing, Selection};
@@ -31,6 +31,31 @@ pub struct Mover<'a> {
     pub mapped: Vec<Ino>,
     /// Who has a file open.
     pub users: &'a dyn Fn(Ino) -> Vec<UserRow>,
+    /// Whether the client wants no answer any more.
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// Tells a client how far an apply is, and the apply what the client wants.
+struct Teller<'t, 's> {
+    sink: &'t mut (dyn FnMut(Row) -> ControlFlow<()> + 's),
+    cancelled: &'t dyn Fn() -> bool,
+}
+
+impl Watch for Teller<'_, '_> {
+    fn progress(&mut self, p: Progress) {
+        let what = match p.stage {
+            Stage::Verify => "comparing",
+            Stage::Keep => "keeping",
+            Stage::Write => "writing",
+            Stage::Commit => "applying",
+        };
+        let row = ProgressRow { what: what.to_owned(), done: p.done, total: p.total, bytes: p.bytes };
+        let _ = (self.sink)(Row::Progress(row));
+    }
+
+    fn cancelled(&self) -> bool {
+        (self.cancelled)()
+    }
 }
 
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
@@ -277,7 +302,8 @@ impl Mover<'_> {
         let direction = if undo.redo { Direction::Redo } else { Direction::Undo };
         let next = self.machine.next_operation(direction)?;
         if next.kind == OpKind::Apply {
-            let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, &mut ()))?;
+            let teller = &mut Teller { sink, cancelled: self.cancelled };
+            let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, teller))?;
             let note = format!("{} of {}", direction.name(), next.note);
             return Ok(self.landed(direction.name(), note, &landed, sink));
         }
@@ -318,7 +344,10 @@ impl Mover<'_> {
         let selection = Selection { paths, from, only, decide };
         let landed = match apply.dry_run {
             true => self.landing(|landing| landing.preview(&selection))?,
-            false => self.landing(|landing| landing.apply(&self.ctx, &selection, &mut ()))?,
+            false => {
+                let teller = &mut Teller { sink, cancelled: self.cancelled };
+                self.landing(|landing| landing.apply(&self.ctx, &selection, teller))?
+            }
         };
         Ok(self.landed("apply", "apply".to_owned(), &landed, sink))
     }
