@@ -12,6 +12,7 @@ pub mod events;
 pub mod exit;
 pub mod export;
 pub mod fsck;
+pub mod gc;
 pub mod interrupt;
 pub mod mount;
 pub mod moved;
@@ -69,6 +70,7 @@ enum Command {
     Events(events::Args),
     Reads(reads::Args),
     Discard(discard::Args),
+    Gc(gc::Args),
     Fsck(fsck::Args),
     Completion(complete::Args),
     #[command(name = "__complete", hide = true)]
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),
         Command::Discard(args) => discard::run(args, store),
+        Command::Gc(args) => gc::run(args, store),
         Command::Fsck(args) => fsck::run(args, store),
         Command::Completion(args) => complete::run(args),
         Command::Complete(args) => complete::answer(args, &mut <Cli as clap::CommandFactory>::command()),

@@ -56,8 +56,15 @@ impl Offline {
         }
         let cancelled = || interrupt.is_asked();
         let ctx = self.ctx();
-        Mover { machine: &self.machine, ctx, mapped: Vec::new(), users: &|_| Vec::new(), cancelled: &cancelled }
-            .answer(request, sink)
+        Mover {
+            machine: &self.machine,
+            ctx,
+            mapped: Vec::new(),
+            users: &|_| Vec::new(),
+            cancelled: &cancelled,
+            gained: &|_| {},
+        }
+        .answer(request, sink)
     }
 }
 

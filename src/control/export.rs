@@ -46,8 +46,8 @@ impl Mover<'_> {
             let row = ProgressRow { what: "exporting".to_owned(), done, total, bytes: 0 };
             let _ = (sink.borrow_mut())(Row::Progress(row));
         };
-        let (now, cancelled) = (clock::now(), self.cancelled);
-        let exporter = Exporter { machine: self.machine, all: export.all, now, progress: &progress, cancelled };
+        let (now, cancelled, gained) = (clock::now(), self.cancelled, self.gained);
+        let exporter = Exporter { machine: self.machine, all: export.all, now, progress: &progress, cancelled, gained };
         let Some(branch) = &export.branch else {
             let (patches, notes) = exporter.patches(&range)?;
             'all: for patch in patches {
@@ -68,8 +68,8 @@ impl Mover<'_> {
     }
 
     pub(super) fn bring(&self, bring: &Bring, sink: Sink<'_>) -> Result<Done, Failure> {
-        let (now, cancelled) = (clock::now(), self.cancelled);
-        let exporter = Exporter { machine: self.machine, all: false, now, progress: &|_, _| {}, cancelled };
+        let (now, cancelled, gained) = (clock::now(), self.cancelled, self.gained);
+        let exporter = Exporter { machine: self.machine, all: false, now, progress: &|_, _| {}, cancelled, gained };
         let Some(tip) = &bring.tip else {
             let _ = sink(Row::Known(KnownRow { objects: exporter.known(&bring.branch)? }));
             return Ok(Done::default());

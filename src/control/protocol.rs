@@ -13,8 +13,8 @@ use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
 use crate::store::{Store, StoreError, history};
-use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
-use crate::timeline::spec;
+use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
+use crate::timeline::{limits, spec};
 use crate::types::Seq;
 
 /// The socket's name in the store's directory.
@@ -63,6 +63,7 @@ pub enum Request {
     Export(Export),
     /// Commits that were made in the mount, as a branch of the repository on disk.
     Bring(Bring),
+    Gc(Gc),
 }
 
 impl Request {
@@ -78,6 +79,7 @@ impl Request {
                 | Request::Export(_)
                 | Request::Bring(_)
                 | Request::Timeline(_)
+                | Request::Gc(_)
         )
     }
 }
@@ -107,6 +109,7 @@ impl Request {
             | Request::Unmount { .. }
             | Request::Mount(_)
             | Request::Timeline(_)
+            | Request::Gc(_)
             | Request::Flush => false,
         }
     }
@@ -228,6 +231,17 @@ pub struct Bring {
     pub pack: String,
 }
 
+/// What to keep of the past.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gc {
+    /// How long snapshots that nobody asked for are kept; nothing means for ever.
+    pub keep_seconds: Option<u64>,
+    /// How many bytes the store may take; nothing means no limit.
+    pub max_size: Option<u64>,
+    pub dry_run: bool,
+}
+
 /// A piece of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BytesRow {
@@ -331,6 +345,9 @@ pub struct StatusRow {
     pub store_hex: Option<String>,
     /// Bytes that the store takes on disk, roughly.
     pub store_bytes: u64,
+    /// How many it may take before old snapshots go; null for no limit.
+    #[serde(default)]
+    pub store_max: Option<u64>,
 }
 
 /// A mount.
@@ -366,6 +383,7 @@ pub enum Row {
     Known(KnownRow),
     Timeline(TimelineRow),
     Mount(MountRow),
+    Gc(GcRow),
     Progress(ProgressRow),
 }
 
@@ -386,7 +404,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow)
+    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -400,6 +418,9 @@ pub fn dispatch(
     store: &Store,
     sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Done, Failure> {
+    // What is looked at is not collected meanwhile.
+    let looks = matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Cat { .. });
+    let _past = looks.then(|| store.past.read());
     match request {
         Request::Diff(filter) => {
             let (from, to) = time::sides(overlay, filter)?;
@@ -438,7 +459,8 @@ pub fn dispatch(
         | Request::Undo(_)
         | Request::Apply(_)
         | Request::Export(_)
-        | Request::Bring(_) => {
+        | Request::Bring(_)
+        | Request::Gc(_) => {
             Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
         }
     }
@@ -478,7 +500,8 @@ pub fn offline_status(overlay: &Overlay, store: &Store) -> Result<StatusRow, Fai
         events: query::last_seq(store)?.0,
         store: path,
         store_hex,
-        store_bytes: store.kv.disk_bytes(),
+        store_bytes: store.disk_bytes()?,
+        store_max: limits::from_environment(|name| std::env::var(name).ok()).0.max_size,
     })
 }
 

@@ -33,6 +33,8 @@ pub struct Mover<'a> {
     pub users: &'a dyn Fn(Ino) -> Vec<UserRow>,
     /// Whether the client wants no answer any more.
     pub cancelled: &'a dyn Fn() -> bool,
+    /// Told what is new in the base, for other mounts.
+    pub gained: &'a dyn Fn(&[Path]),
 }
 
 /// Tells a client how far an apply is, and the apply what the client wants.
@@ -226,6 +228,7 @@ impl Mover<'_> {
             Request::Export(export) => self.export(export, sink),
             Request::Bring(bring) => self.bring(bring, sink),
             Request::Timeline(request) => self.timeline(request, sink),
+            Request::Gc(gc) => self.gc(gc, sink),
             _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
         }
     }

@@ -142,6 +142,8 @@ pub struct Exporter<'m> {
     pub progress: &'m dyn Fn(u64, u64),
     /// Asked until the repository is about to be changed.
     pub cancelled: &'m dyn Fn() -> bool,
+    /// Told what is new in the repository on disk, for other mounts of it.
+    pub gained: &'m dyn Fn(&[Path]),
 }
 
 impl Exporter<'_> {
@@ -416,6 +418,8 @@ impl Exporter<'_> {
             may_be_there: false,
         });
         let root = self.overlay().base().descriptor().map_err(|e| Error::io("open", "the repository")(e.into()))?;
-        self.machine.base_gains(|| apply::add(&Root::new(root), files).map_err(Error::from))
+        let new = self.machine.base_gains(|| apply::add(&Root::new(root), files).map_err(Error::from))?;
+        (self.gained)(&new);
+        Ok(())
     }
 }

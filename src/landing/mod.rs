@@ -124,6 +124,10 @@ impl Landing<'_> {
     /// [`LandError::Nothing`]; what base and log say. The base is then as it was, unless it is [`apply::Error::Unfinished`].
     pub fn apply(&self, ctx: &Ctx, selection: &Selection, watch: &mut dyn Watch) -> Result<Landed> {
         let _busy = self.machine.begin();
+        let range = selection.only.iter().flat_map(|(from, to)| [from.at(), to.at()]);
+        for at in selection.from.into_iter().chain(range) {
+            self.machine.is_there(at)?;
+        }
         self.resume(ctx, watch)?;
         let before = {
             let _gate = self.machine.gate.close();

@@ -25,6 +25,8 @@ pub use estimate::{Estimate, estimate};
 
 /// Keys in a batch.
 const MOST: usize = 1000;
+/// How long somebody may look at the past while a collection waits.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What must stay.
 pub struct Keep<'a> {
@@ -103,8 +105,11 @@ fn kept_versions(store: &Store, keep: &Keep<'_>, gone: &BTreeSet<u64>) -> Result
 /// something.
 fn expire(hand: &mut Hand<'_>, keep: &Keep<'_>, report: &mut Report) -> Result<BTreeSet<u64>> {
     let store = hand.store;
-    // Who found a snapshot before may finish with it.
-    let _past = (!hand.dry_run).then(|| store.past.write());
+    // Who found a snapshot before may finish with it. Not for ever: new ones wait behind us, and all operations on time.
+    let _past = match hand.dry_run {
+        true => None,
+        false => Some(store.past.try_write_for(PATIENCE).ok_or(StoreError::Looking)?),
+    };
     let kv = &*store.kv;
     let mut snapshots: BTreeMap<Epoch, _> = history::snapshots(kv)?.into_iter().map(|s| (s.epoch, s)).collect();
     let stays = |epoch: Epoch| keep.snapshots.contains(&epoch) || keep.shown.iter().any(|at| at.epoch == epoch);

@@ -13,7 +13,7 @@ use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Snapshot, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Counter, StoreError};
-use crate::types::{At, Errno, Ino, Kind, Note, Op, Path};
+use crate::types::{At, Epoch, Errno, Ino, Kind, Note, Op, Path};
 
 /// Why an operation did not happen. Then everything is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,18 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether a snapshot that was found before the lock of operations was taken is still there.
+    ///
+    /// # Errors
+    /// [`TimeError::Refused`] when it was collected meanwhile.
+    pub(crate) fn is_there(&self, at: At) -> Result<()> {
+        let sealed = at.epoch != Epoch::BASE && at != self.overlay.lineage().at();
+        if sealed && history::snapshot(&*self.overlay.store().kv, at.epoch)?.is_none() {
+            return Err(TimeError::Refused("that snapshot was collected just now".to_owned()));
+        }
+        Ok(())
+    }
+
     /// Writes back what processes changed through mappings of these files; called without any lock.
     pub(crate) fn write_back(&self, mapped: &[Ino]) {
         if let Some(kernel) = self.kernel.get() {
@@ -170,6 +182,7 @@ impl Machine {
     ) -> Result<Moved> {
         let _busy = self.begin();
         self.can_move()?;
+        self.is_there(target.at())?;
         self.write_back(mapped);
         let (moved, stale) = {
             let _gate = self.gate.close();
