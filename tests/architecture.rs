@@ -33,8 +33,6 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("export", &["apply", "diff", "landing", "merge", "overlay", "query", "store", "timeline", "types"]),
     // It brings what apply knows nothing of together with what knows nothing of apply.
     ("landing", &["apply", "merge", "overlay", "store", "timeline", "types"]),
-    // It gives states of the overlay to git, and what git makes of them to apply.
-    ("export", &["apply", "diff", "overlay", "store", "timeline", "types"]),
     (
         "control",
         &[

@@ -7,7 +7,6 @@ use crate::overlay::Ctx;
 use crate::store::StoreError;
 use crate::store::gc::Report;
 use crate::timeline::Machine;
-use crate::timeline::collect::Others;
 use crate::timeline::retention::Policy;
 use crate::timeline::rows::GcRow;
 use crate::types::VersionId;
@@ -22,11 +21,7 @@ pub fn collect(machine: &Machine, ctx: &Ctx, policy: &Policy, dry_run: bool) -> 
         let kept = landing::kept(store, number)?;
         Ok(kept.into_iter().filter_map(|k| k.old).map(|old| old.version).filter(|&v| v != VersionId::BASE).collect())
     };
-    let beside = machine.others();
-    let shown: Vec<_> = beside.iter().map(|(overlay, _)| overlay.lineage().at()).collect();
-    let live = || machine.others().iter().flat_map(|(overlay, _)| overlay.versions_in_memory()).collect();
-    let others = Others { shown: &shown, live: &live, kept: &kept };
-    Ok(machine.gc(ctx, policy, &others, dry_run)?)
+    Ok(machine.gc(ctx, policy, &kept, dry_run)?)
 }
 
 impl Mover<'_> {
