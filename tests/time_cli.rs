@@ -16,5 +16,7 @@ mod patches;
 mod place;
 #[path = "time_cli/refused.rs"]
 mod refused;
+#[path = "time_cli/room.rs"]
+mod room;
 #[path = "time_cli/terminal.rs"]
 mod terminal;

@@ -5,23 +5,25 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter};
+use serde::de::DeserializeOwned;
 
 use super::output::ago;
-use super::source::{self, Source};
+use super::source;
 use super::{Which, repo};
 use crate::control::client::Client;
-use crate::control::protocol::{Request, SnapshotsFilter};
+use crate::control::protocol::{Request, SnapshotsFilter, TimelineRequest};
 use crate::query::time::format;
 use crate::store::format::{FORMAT, Format};
-use crate::store::history;
+use crate::store::{Store, history};
 use crate::timeline::names::Names;
-use crate::timeline::rows::SnapshotRow;
+use crate::timeline::rows::{SnapshotRow, TimelineRow};
 use crate::types::{Op, Timeline};
 
 /// How long a daemon may take.
@@ -132,31 +134,88 @@ pub fn answer(args: &AskArgs, command: &mut clap::Command) -> Result<()> {
     Ok(())
 }
 
-/// The snapshots of the repository that the command line is about, and the names of its timelines.
-fn snapshots() -> Result<Vec<SnapshotRow>> {
-    let (repo, store) = ABOUT.get().cloned().unwrap_or_default();
-    let repo = repo::discover(Which { repo }.repo.as_deref(), store.as_deref())?;
-    let mut rows = Vec::new();
-    if let Some(client) = Client::connect(&repo.store)? {
-        client.patience(PATIENCE)?;
-        let filter = SnapshotsFilter { all: true, brief: true, ..SnapshotsFilter::default() };
-        Source::Daemon(client).ask(&Request::Snapshots(filter), &mut |row: SnapshotRow| {
+/// Who knows the names, of the repository that the command line is about.
+enum Knows {
+    Daemon(Client),
+    Store(Store),
+}
+
+impl Knows {
+    fn find() -> Result<Knows> {
+        let (repo, store) = ABOUT.get().cloned().unwrap_or_default();
+        let repo = repo::discover(Which { repo }.repo.as_deref(), store.as_deref())?;
+        if let Some(client) = Client::connect(&repo.store)? {
+            client.patience(PATIENCE)?;
+            return Ok(Knows::Daemon(client.about(repo.about.as_deref())));
+        }
+        // An old store is left alone until somebody does more than press Tab.
+        if Format::load(&repo.store)?.format != FORMAT {
+            bail!("an old store");
+        }
+        Ok(Knows::Store(source::open_store(&repo)?))
+    }
+
+    fn ask<R: DeserializeOwned>(client: Client, request: &Request) -> Result<Vec<R>> {
+        let mut rows = Vec::new();
+        client.ask(request, &mut |row: R| {
             rows.push(row);
-            Ok(())
+            ControlFlow::Continue(())
         })?;
-        return Ok(rows);
+        Ok(rows)
     }
-    // An old store is left alone until somebody does more than press Tab.
-    if Format::load(&repo.store)?.format != FORMAT {
-        return Ok(rows);
+}
+
+fn snapshots() -> Result<Vec<SnapshotRow>> {
+    match Knows::find()? {
+        Knows::Daemon(client) => {
+            let filter = SnapshotsFilter { all: true, brief: true, ..SnapshotsFilter::default() };
+            Knows::ask(client, &Request::Snapshots(filter))
+        }
+        Knows::Store(store) => {
+            let names = Names::load(&store, Timeline::MAIN)?;
+            let row = |s: history::Snapshot| SnapshotRow {
+                id: names.id(s.epoch),
+                label: s.label,
+                note: s.note,
+                time: format(s.time),
+                ..SnapshotRow::default()
+            };
+            Ok(history::snapshots(&*store.kv)?.into_iter().map(row).collect())
+        }
     }
-    let store = source::open_store(&repo)?;
-    let names = Names::load(&store, Timeline::MAIN)?;
-    for s in history::snapshots(&*store.kv)? {
-        let (id, time) = (names.id(s.epoch), format(s.time));
-        rows.push(SnapshotRow { id, label: s.label, note: s.note, time, ..SnapshotRow::default() });
-    }
-    Ok(rows)
+}
+
+/// The names of the timelines, and what they forked from if that is known.
+fn timelines() -> Result<Vec<(String, String)>> {
+    Ok(match Knows::find()? {
+        Knows::Daemon(client) => Knows::ask(client, &Request::Timeline(TimelineRequest::List))?
+            .into_iter()
+            .map(|row: TimelineRow| {
+                let from = row.parent.map(|parent| format!("forked from {parent}")).unwrap_or_default();
+                (row.name, if row.current { "in place".to_owned() } else { from })
+            })
+            .collect(),
+        Knows::Store(store) => {
+            history::living(&*store.kv)?.into_iter().map(|record| (record.name, "a timeline".to_owned())).collect()
+        }
+    })
+}
+
+/// Timelines.
+pub fn timeline(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let all = timelines().unwrap_or_default();
+    all.into_iter()
+        .filter(|(name, _)| name.starts_with(current))
+        .map(|(name, what)| CompletionCandidate::new(name).help((!what.is_empty()).then(|| what.into())))
+        .collect()
+}
+
+/// Where a timeline can begin.
+pub fn snapshot_or_timeline(current: &OsStr) -> Vec<CompletionCandidate> {
+    let mut found = snapshot(current);
+    found.extend(timeline(current));
+    found
 }
 
 /// Points in time.

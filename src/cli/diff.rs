@@ -15,6 +15,7 @@ use super::{Which, complete, repo};
 use crate::control::protocol::Request;
 use crate::diff::{Detail, DiffFilter, DiffRow, quote};
 use crate::query::rows::bytes;
+use crate::timeline::spec;
 use crate::types::{hex, unhex};
 
 /// What changed: between the repository on disk and now, or between two points in time; a patch as git would show it
@@ -107,6 +108,7 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
         let side = |text: &str| -> Result<Option<String>> {
             match text {
                 "" => Ok(None),
+                text if spec::is_like_id(text) => Ok(Some(text.to_owned())),
                 text => names.check(text).map(|()| Some(text.to_owned())),
             }
         };
@@ -120,6 +122,8 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
         match word.to_str() {
             Some(text) if names.has(text) => found.push(text.to_owned()),
             Some(_) if is_there(word, repo) => break,
+            // An id of old, perhaps: who knows all of them will say it.
+            Some(text) if spec::is_like_id(text) => found.push(text.to_owned()),
             // Neither: a path that is gone, or a name that is wrong. What looks like a path is one.
             Some(text) if !text.contains('/') && !text.contains('.') => names.check(text)?,
             _ => break,

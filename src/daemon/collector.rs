@@ -9,6 +9,7 @@ use super::hold::Hold;
 use crate::control::gc;
 use crate::control::host::Host;
 use crate::engine::{Caller, Engine};
+use crate::store::space::RESERVE;
 use crate::timeline::retention::Policy;
 
 /// How often the store's size is looked at.
@@ -19,6 +20,10 @@ const HOURLY: u32 = 60;
 const NEAR: u64 = 90;
 /// What a collection could not make smaller is tried again when it has grown by this part of the limit, per cent.
 const GROWN: u64 = 2;
+/// What of the disk is to stay free: this part of it, per cent, but so many bytes at least and at most. More than what writers are refused for.
+const FREE: u64 = 5;
+const FREE_LEAST: u64 = 2 * RESERVE;
+const FREE_MOST: u64 = 1 << 30;
 
 /// Starts the thread; it ends with the last mount.
 pub fn start(hold: &Arc<Hold>, policy: Policy) -> std::io::Result<()> {
@@ -41,9 +46,11 @@ fn run(hold: &Weak<Hold>, policy: Policy) {
         let now = engine.events();
         if hourly || events != Some(now) {
             events = Some(now);
-            let size = engine.overlay().store().disk_bytes().unwrap_or(0);
-            if hourly || is_near(size, left, policy.max_size) {
-                collect(engine, &policy);
+            let store = engine.overlay().store();
+            let size = store.disk_bytes().unwrap_or(0);
+            let max_size = within(policy.max_size, size, store.space.disk());
+            if hourly || is_near(size, left, max_size) {
+                collect(engine, &Policy { max_size, ..policy });
                 left = engine.overlay().store().disk_bytes().unwrap_or(0);
             }
         }
@@ -51,6 +58,13 @@ fn run(hold: &Weak<Hold>, policy: Policy) {
         drop(mount);
         std::thread::sleep(LOOK);
     }
+}
+
+/// What a store of this size may have: no more than its disk. `disk` says what is free there, and how large it is; who wants no limit gets none.
+fn within(max: Option<u64>, size: u64, disk: Option<(u64, u64)>) -> Option<u64> {
+    let (max, Some((free, total))) = (max?, disk) else { return max };
+    let spare = (total / 100 * FREE).clamp(FREE_LEAST, FREE_MOST);
+    Some(max.min(size.saturating_add(free).saturating_sub(spare)))
 }
 
 /// Whether a store of this size is to be collected; `left` is what the last collection left.
@@ -70,6 +84,17 @@ fn collect(engine: &Engine, policy: &Policy) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_is_a_limit() {
+        let (mib, gib) = (1 << 20, 1_u64 << 30);
+        assert_eq!(within(None, gib, Some((0, gib))), None);
+        assert_eq!(within(Some(20 * gib), gib, None), Some(20 * gib));
+        assert_eq!(within(Some(20 * gib), gib, Some((100 * gib, 200 * gib))), Some(20 * gib));
+        assert_eq!(within(Some(20 * gib), 3 * gib, Some((2 * gib, 200 * gib))), Some(4 * gib));
+        assert_eq!(within(Some(20 * gib), 100 * mib, Some((10 * mib, 150 * mib))), Some(46 * mib));
+        assert_eq!(within(Some(20 * gib), 0, Some((0, gib))), Some(0));
+    }
 
     #[test]
     fn near_the_limit_and_grown_since() {

@@ -66,7 +66,7 @@ pub enum StoreError {
     Newer { path: PathBuf, found: String, known: u32 },
     #[error("the store {path} belongs to {owner}: give another directory with --store", path = path.display())]
     Foreign { path: PathBuf, owner: String },
-    #[error("the store {path} is in use by process {pid}: `regentfs unmount` first", path = path.display())]
+    #[error("the store {path} is in use by process {pid}: `regentfs unmount` if that is a mount, wait for it otherwise", path = path.display())]
     Locked { path: PathBuf, pid: String },
     #[error("somebody looks at the past just now, so nothing of it is taken away: try again later")]
     Looking,

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::common::json::{assert_documented, text};
+use crate::common::json::{assert_documented, assert_refused, text};
 use crate::common::{MountedRepo, assert_ok, both, regentfs};
 use crate::place::{mounted, out, snapshot, work, write};
 
@@ -30,7 +30,7 @@ fn snapshots_are_listed_and_shown() {
     assert_documented("snapshots", &rows, &[]);
     let labels: Vec<&str> = rows.iter().map(|r| text(r, "label")).collect();
     assert_eq!(labels, ["start", "first steps", "grün", "third"], "the oldest first");
-    assert_eq!(rows.iter().map(|r| r["changed_files"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 2, 7, 4], "{rows:?}");
+    assert_eq!(rows.iter().map(|r| r["changed_files"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 2, 7, 5], "{rows:?}");
     for (at, row) in rows.iter().enumerate().skip(1) {
         assert_eq!(text(row, "previous"), text(&rows[at - 1], "id"));
         assert_eq!((text(row, "id"), text(row, "why"), text(row, "timeline")), (&*ids[at - 1], "manual", "main"));
@@ -138,6 +138,74 @@ fn apply_brings_changes_over_and_undo_takes_them_back() {
     assert_eq!(base("README"), "hello\nbrave new\nworld\n");
     moved(&repo, &["apply", "--only", "third..", "README"]);
     assert_eq!(base("README"), "hello\nbrave new\nworld\nand more");
+}
+
+#[test]
+fn an_apply_that_was_taken_back_can_be_done_again() {
+    let Some(repo) = mounted() else { return };
+    work(&repo);
+    write(repo.path(), "deep/down/file", "new\n");
+    let base_has = || repo.run(&["show", "base:deep/down/file"]).status.success() && base_lacks(&repo, "gone");
+    for remounted in [false, true] {
+        let again = || {
+            if remounted {
+                repo.unmount();
+                repo.mount();
+            }
+        };
+        moved(&repo, &["apply"]);
+        again();
+        assert!(base_has());
+        moved(&repo, &["undo"]);
+        again();
+        assert!(!base_has());
+        moved(&repo, &["redo"]);
+        again();
+        assert!(base_has());
+        moved(&repo, &["undo"]);
+        again();
+        let (_, paths) = moved(&repo, &["apply", "--dry-run"]);
+        assert!(
+            ["deep", "deep/down/file", "gone", "turns/into"].iter().all(|p| paths.iter().any(|q| p == q)),
+            "{paths:?}"
+        );
+    }
+    // What somebody else takes away is a change of theirs.
+    moved(&repo, &["apply"]);
+    repo.unmount();
+    fs::remove_file(repo.join("deep/down/file")).unwrap();
+    repo.mount();
+    assert!(!repo.join("deep/down/file").exists(), "the base went on");
+}
+
+fn base_lacks(repo: &MountedRepo, name: &str) -> bool {
+    !repo.run(&["show", &format!("base:{name}")]).status.success()
+}
+
+#[test]
+fn two_at_once_without_a_mount() {
+    let Some(repo) = mounted() else { return };
+    work(&repo);
+    repo.unmount();
+    let start = |arguments: &[&str]| {
+        let mut command = regentfs();
+        command.args(arguments).arg("--repo").arg(repo.path()).arg("--store").arg(repo.store());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run regentfs")
+    };
+    let children: Vec<_> =
+        (0..6).map(|n| start(if n % 2 == 0 { &["rewind", "base"] } else { &["snapshot"] })).collect();
+    for child in children {
+        let output = child.wait_with_output().expect("wait");
+        assert!(output.status.success() || both(&output).contains("in use by process"), "{}", both(&output));
+    }
+    // Who does not let go is named.
+    let lock = fs::OpenOptions::new().write(true).open(repo.store().join("lock")).expect("the lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock");
+    fs::write(repo.store().join("lock"), "4711\n").expect("write");
+    assert_refused(&repo.run(&["rewind", "first steps"]), 1, "is in use by process 4711");
+    drop(lock);
+    assert_ok(&repo.run(&["rewind", "first steps"]), "rewind");
+    assert_eq!(repo.json(&["fsck", "--log"])[0]["ok"], true);
 }
 
 #[test]

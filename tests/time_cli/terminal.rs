@@ -95,7 +95,19 @@ fn tab_knows_commands_options_and_snapshots() {
     assert_eq!(offered(&["export", "--patch", "base..fi"]), ["base..first-steps"]);
     assert_eq!(offered(&["events", "--op", "open,rew"]), ["open,rewind"]);
     assert_eq!(offered(&["apply", "--dry"]), ["--dry-run"]);
+    let mut fork = regentfs();
+    fork.args(["timeline", "fork", "finer"]).arg("--repo").arg(repo.path()).arg("--store").arg(repo.store());
+    assert_ok(&fork.output().unwrap(), "timeline fork");
+    let timelines = |offered: &dyn Fn(&[&str]) -> Vec<String>| {
+        assert_eq!(offered(&["timeline", "switch", "fi"]), ["finer"]);
+        assert_eq!(offered(&["timeline", "delete", ""]), ["main", "finer"]);
+        assert_eq!(offered(&["timeline", "fork", "x", "fi"]), ["first-steps", "finer"]);
+        assert_eq!(offered(&["mount", "--timeline", "ma"]), ["main"]);
+        assert_eq!(offered(&["mount", "--snapshot", "fi"]), ["first-steps"]);
+    };
+    timelines(&offered);
     repo.unmount();
+    timelines(&offered);
     assert_eq!(offered(&["show", "fi"]), ["first-steps"]);
     // Where there is nothing to know there is nothing to say.
     let outside = tab(&repo, &["regentfs", "--store", "/nonexistent/store", "show", "fi"]);
@@ -106,34 +118,42 @@ fn tab_knows_commands_options_and_snapshots() {
     }
 }
 
-#[test]
-fn after_ctrl_c_it_is_said_what_holds() {
-    let Some(repo) = mounted() else { return };
+/// Starts a command, presses Ctrl-C after so many milliseconds, and returns the exit code and what it said.
+fn interrupted(repo: &MountedRepo, arguments: &[&str], after: u64) -> (Option<i32>, String) {
+    let mut child = regentfs()
+        .args(arguments)
+        .arg("--repo")
+        .arg(repo.path())
+        .arg("--store")
+        .arg(repo.store())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(after));
+    kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (status.code(), said)
+}
+
+/// Forty files that were not there.
+fn forty(repo: &MountedRepo) {
     let line = "something to write down, again and again\n";
     for n in 0..40 {
         write(repo.path(), &format!("new/{n}"), &line.repeat(20_000));
     }
-    let base_has = |name: &str| repo.run(&["show", &format!("base:{name}")]).status.success();
-    let mut stopped = 0;
+}
+
+/// Interrupts an apply at many moments, and holds what it says against what is there.
+fn interrupt_applies(repo: &MountedRepo) {
+    let base_has = |n: usize| repo.run(&["show", &format!("base:new/{n}")]).status.success();
     for wait in 0..20_u64 {
-        let mut child = regentfs()
-            .args(["apply", "--repo"])
-            .arg(repo.path())
-            .arg("--store")
-            .arg(repo.store())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(5 + wait * 3));
-        kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), Signal::INT).unwrap();
-        let status = child.wait().unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        let there: Vec<bool> = (0..40).map(|n| base_has(&format!("new/{n}"))).collect();
-        match status.code() {
+        let (code, said) = interrupted(repo, &["apply"], 2 + wait * 4);
+        let there: Vec<bool> = (0..40).map(base_has).collect();
+        match code {
             Some(130) => {
-                stopped += 1;
                 assert!(said.contains("the repository is as it was"), "{said}");
                 assert!(there.iter().all(|&is| !is), "{there:?}");
             }
@@ -142,18 +162,80 @@ fn after_ctrl_c_it_is_said_what_holds() {
                 assert!(there.iter().all(|&is| is), "{there:?}");
                 assert_ok(&repo.run(&["undo"]), "undo");
             }
-            // Before it could listen.
-            None => assert!(there.iter().all(|&is| !is) || there.iter().all(|&is| is), "{there:?}"),
+            // Before it had asked for anything.
+            None => assert!(there.iter().all(|&is| !is), "{there:?}"),
             other => panic!("{other:?}: {said}"),
         }
-        if there[0] && status.code().is_none() {
-            assert_ok(&repo.run(&["undo"]), "undo");
-        }
     }
-    // Whatever came of them: it still works.
+}
+
+#[test]
+fn after_ctrl_c_it_is_said_what_holds() {
+    let Some(repo) = mounted() else { return };
+    forty(&repo);
+    interrupt_applies(&repo);
+    // Whatever came of them: it still works; and without a mount as well.
     assert_ok(&repo.run(&["apply"]), "apply");
-    assert!(base_has("new/39"), "after {stopped} that were stopped");
+    assert_ok(&repo.run(&["undo"]), "undo");
     repo.unmount();
+    interrupt_applies(&repo);
+    assert_ok(&repo.run(&["apply"]), "apply");
     assert_eq!(repo.json(&["fsck", "--log"])[0]["ok"], true);
     assert_eq!(fs::read_dir(repo.join("new")).unwrap().count(), 40);
+}
+
+#[test]
+fn ctrl_c_leaves_no_half_of_a_rewind() {
+    let Some(repo) = mounted() else { return };
+    snapshot(&repo, "start");
+    forty(&repo);
+    fs::remove_file(repo.join("gone")).unwrap();
+    snapshot(&repo, "forty");
+    for wait in 0..30_u64 {
+        let (code, said) = interrupted(&repo, &["rewind", "start"], wait);
+        let there = (0..40).filter(|n| repo.join(format!("new/{n}")).exists()).count();
+        let is_back = repo.join("gone").exists();
+        match code {
+            Some(0) => {
+                assert!(said.is_empty() || said.contains("it is done"), "{said}");
+                assert_eq!((there, is_back), (0, true), "{said}");
+            }
+            None => assert_eq!((there, is_back), (40, false), "{said}"),
+            other => panic!("{other:?}: {said}"),
+        }
+        assert_ok(&repo.run(&["rewind", "forty"]), "rewind");
+    }
+    repo.unmount();
+    assert_eq!(repo.json(&["fsck", "--log"])[0]["ok"], true);
+}
+
+#[test]
+fn what_takes_long_shows_how_far_it_is() {
+    let Some(repo) = mounted() else { return };
+    if !has_programs(&["script", "stty"], "progress") {
+        return;
+    }
+    // A bar comes after half a second: more files until it takes that long.
+    let mut files = 1000;
+    let shown = loop {
+        for n in 0..files {
+            write(repo.path(), &format!("many/{files}/{n}"), "x\n");
+        }
+        let output = on_a_terminal(&repo, "apply", "cat");
+        assert_ok(&output, "apply");
+        let text = out(&output);
+        if text.contains('█') || files > 30_000 {
+            break text;
+        }
+        files *= 2;
+    };
+    assert!(["writing", "applying", "comparing"].iter().any(|what| shown.contains(what)), "{shown}");
+    assert!(shown.contains(&format!("/{}", files + 1)) || shown.contains(&format!("/{}", files + 2)), "{shown}");
+    // The bar is taken away before the result is shown.
+    let result = shown.rfind("paths changed in the repository").expect("the result");
+    assert!(shown.rfind('█').is_some_and(|bar| bar < result) && shown[result..].lines().count() <= 2, "{shown}");
+    // Without a terminal there is none.
+    assert_ok(&repo.run(&["undo"]), "undo");
+    let plain = repo.run(&["apply"]);
+    assert!(plain.status.success() && plain.stderr.is_empty(), "{}", both(&plain));
 }
