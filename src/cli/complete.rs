@@ -122,8 +122,15 @@ pub fn answer(args: &AskArgs, command: &mut clap::Command) -> Result<()> {
     let mut words = args.words.clone();
     words.resize(words.len().max(args.index + 1), OsString::new());
     let dir = std::env::current_dir().ok();
+    let begins = words.get(args.index).is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"));
+    let mut all = clap_complete::engine::complete(command, words, args.index, dir.as_deref()).unwrap_or_default();
+    let is_option = |found: &CompletionCandidate| found.get_value().as_encoded_bytes().starts_with(b"-");
+    // Options are for who begins one, unless there is nothing else to say.
+    if !begins && !all.iter().all(is_option) {
+        all.retain(|found| !is_option(found));
+    }
     let mut out = std::io::stdout().lock();
-    for found in clap_complete::engine::complete(command, words, args.index, dir.as_deref()).unwrap_or_default() {
+    for found in all {
         out.write_all(found.get_value().as_encoded_bytes())?;
         if let Some(help) = found.get_help().map(ToString::to_string) {
             let first: String = help.lines().next().unwrap_or_default().chars().filter(|c| *c != '\t').collect();

@@ -123,7 +123,7 @@ impl Landing<'_> {
     /// # Errors
     /// [`LandError::Nothing`]; what base and log say. The base is then as it was, unless it is [`apply::Error::Unfinished`].
     pub fn apply(&self, ctx: &Ctx, selection: &Selection, watch: &mut dyn Watch) -> Result<Landed> {
-        let _busy = self.machine.begin();
+        let _busy = self.machine.begin_adding()?;
         let range = selection.only.iter().flat_map(|(from, to)| [from.at(), to.at()]);
         for at in selection.from.into_iter().chain(range) {
             self.machine.is_there(at)?;
@@ -167,7 +167,7 @@ impl Landing<'_> {
     /// # Errors
     /// As [`Landing::apply`]; conflicts are what changed in the base since.
     pub fn undo(&self, ctx: &Ctx, operation: &Operation, redo: bool, watch: &mut dyn Watch) -> Result<Landed> {
-        let _busy = self.machine.begin();
+        let _busy = self.machine.begin_adding()?;
         self.resume(ctx, watch)?;
         let kv = &*self.overlay().store().kv;
         {

@@ -128,7 +128,7 @@ impl Machine {
     /// # Errors
     /// [`TimeError::Refused`] when the name is taken or cannot be one; what the log says.
     pub fn fork(&self, ctx: &Ctx, name: &str, from: Option<At>, mapped: &[Ino]) -> Result<TimelineRecord> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.is_free(name)?;
         match (from, self.overlay.shown()) {
             (Some(at), _) | (None, Shown::Past(at)) => {
@@ -148,7 +148,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::fork`]; [`TimeError::Refused`] when it is mounted after all.
     pub fn fork_other(&self, ctx: &Ctx, name: &str, parent: Timeline) -> Result<TimelineRecord> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.is_free(name)?;
         let kv = &*self.overlay.store().kv;
         let record = history::timeline(kv, parent)?;

@@ -33,6 +33,9 @@ pub enum TimeError {
     Refused(String),
 }
 
+/// What the snapshots around an operation take at most, in bytes.
+const ROOM: u64 = 64 << 10;
+
 /// The first few of a list of paths.
 fn list(paths: &[Path]) -> String {
     const SHOWN: usize = 5;
@@ -95,6 +98,18 @@ impl Machine {
         self.overlay.store().busy.lock()
     }
 
+    /// The same for what adds something: it is refused before it begins when the disk is full.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub(crate) fn begin_adding(&self) -> Result<MutexGuard<'_, ()>> {
+        let busy = self.begin();
+        let space = &self.overlay.store().space;
+        space.look();
+        space.claim(ROOM)?;
+        Ok(busy)
+    }
+
     /// The other overlays of the store that are in memory, with the gates that keep changes out of them.
     pub fn others(&self) -> Vec<(Arc<Overlay>, Arc<Gate>)> {
         self.showing.others(&self.overlay)
@@ -136,7 +151,7 @@ impl Machine {
     /// # Errors
     /// [`TimeError::LabelUsed`]; what the log says.
     pub fn snapshot(&self, ctx: &Ctx, reason: &Reason, mapped: &[Ino], durable: bool) -> Result<Snapshot> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.can_move()?;
         if let Some(label) = &reason.label {
             let kv = &*self.overlay.store().kv;
@@ -180,7 +195,7 @@ impl Machine {
         (kind, note): (OpKind, &str),
         mapped: &[Ino],
     ) -> Result<Moved> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.can_move()?;
         self.is_there(target.at())?;
         self.write_back(mapped);

@@ -59,7 +59,7 @@ impl Machine {
     /// # Errors
     /// [`TimeError::Changed`]; [`TimeError::Nothing`]; what the log says.
     pub fn undo(&self, ctx: &Ctx, direction: Direction, force: bool, mapped: &[Ino]) -> Result<(Operation, Moved)> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.can_move()?;
         let operation = self.next_operation(direction)?;
         let (from, to) = match direction {

@@ -94,7 +94,7 @@ fn on_a_full_disk_nothing_changes() {
 
 #[test]
 fn a_small_disk_is_a_limit_of_its_own() {
-    let Some((repo, _disk)) = mounted(192) else { return };
+    let Some((repo, _disk)) = mounted(240) else { return };
     for n in 0..9_u8 {
         write(repo.path(), "big", &String::from_utf8_lossy(&[b'a' + n]).repeat(12 << 20));
         if n == 0 {
