@@ -76,7 +76,7 @@ _regentfs() {
     local value help
     local -a found
     while IFS=$'\t' read -r value help; do
-        found+=("${value//:/\\:}:$help")
+        found+=("${value//:/\\:}${help:+:$help}")
     done < <("${words[1]}" __complete $((CURRENT - 1)) -- "${words[@]}" 2>/dev/null)
     if (( ${#found} )); then
         _describe -V regentfs found

@@ -48,6 +48,7 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
+    super::progress::clear();
     if !error.is::<Silent>() {
         eprintln!("regentfs: {}", message(&error));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::output::{Output, count, size};
-use super::{Which, pager, repo, source::Source};
+use super::{Which, pager, progress, repo, source::Source};
 use crate::control::protocol::{Gc, Request};
 use crate::timeline::limits;
 use crate::timeline::rows::GcRow;
@@ -54,6 +54,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let max_size = args.max_size.map_or(policy.max_size, |MaxSize(size)| size);
     let request = Request::Gc(Gc { keep_seconds: keep.map(|d| d.as_secs()), max_size, dry_run: args.dry_run });
     let mut out = Output::new();
+    progress::begin(request.what());
     Source::of(&repo)?.ask(&request, &mut |row: GcRow| {
         if args.json {
             return Ok(out.json(&row)?);

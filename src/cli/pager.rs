@@ -24,7 +24,10 @@ pub fn turn_off() {
 pub fn remark(text: &str) {
     match &mut *LATER.lock() {
         Some(list) => list.push(text.to_owned()),
-        None => eprintln!("{text}"),
+        None => {
+            progress::clear();
+            eprintln!("{text}");
+        }
     }
 }
 

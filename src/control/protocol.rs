@@ -67,6 +67,20 @@ pub enum Request {
 }
 
 impl Request {
+    /// What goes on meanwhile, for people who wait.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Request::Rewind(_) => "rewinding",
+            Request::Discard { .. } => "discarding",
+            Request::Undo(undo) if undo.redo => "doing again",
+            Request::Undo(_) => "taking back",
+            Request::Apply(_) => "applying",
+            Request::Gc(_) => "collecting",
+            Request::Timeline(TimelineRequest::Switch { .. }) => "switching",
+            _ => "working",
+        }
+    }
+
     /// Whether it changes the tree or its history.
     pub fn moves(&self) -> bool {
         matches!(

@@ -138,6 +138,10 @@ fn apply_brings_changes_over_and_undo_takes_them_back() {
     assert_eq!(base("README"), "hello\nbrave new\nworld\n");
     moved(&repo, &["apply", "--only", "third..", "README"]);
     assert_eq!(base("README"), "hello\nbrave new\nworld\nand more");
+    // What is said at the end is true of a repository that was changed.
+    let said = repo.try_unmount();
+    assert_ok(&said, "unmount");
+    assert!(out(&said).contains("not in the repository on disk") && !out(&said).contains("as it was"), "{said:?}");
 }
 
 #[test]

@@ -210,6 +210,28 @@ fn ctrl_c_leaves_no_half_of_a_rewind() {
 }
 
 #[test]
+fn what_waits_shows_that_it_goes_on() {
+    let Some(repo) = mounted() else { return };
+    if !has_programs(&["script", "stty"], "progress") {
+        return;
+    }
+    snapshot(&repo, "start");
+    write(repo.path(), "README", "changed\n");
+    repo.unmount();
+    let lock = fs::OpenOptions::new().write(true).open(repo.store().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    // Nobody lets go: half a second later there is a sign of life, and after a second an error without it.
+    let waited = on_a_terminal(&repo, "rewind start", "cat");
+    assert_eq!(waited.status.code(), Some(1));
+    let text = out(&waited);
+    let (sign, error) = (text.find("rewinding"), text.find("regentfs: "));
+    assert!(sign.is_some() && sign < error && text[error.unwrap()..].contains("is in use by process"), "{text:?}");
+    drop(lock);
+    let done = on_a_terminal(&repo, "rewind start", "cat");
+    assert!(done.status.success() && out(&done).contains("1 path changed"), "{}", both(&done));
+}
+
+#[test]
 fn what_takes_long_shows_how_far_it_is() {
     let Some(repo) = mounted() else { return };
     if !has_programs(&["script", "stty"], "progress") {
