@@ -139,7 +139,7 @@ fn report(root: &Path, status: &StatusRow) {
     }
     if status.changed_files > 0 {
         println!(
-            "they are not in the repository on disk: `regentfs diff` shows them, `regentfs mount` goes on with them, \
+            "the changes are not in the repository on disk: `regentfs diff` shows them, `regentfs mount` goes on with them, \
              `regentfs apply` brings them there, `regentfs discard` takes them back"
         );
     }
