@@ -144,7 +144,7 @@ pub fn answer(args: &AskArgs, command: &mut clap::Command) -> Result<()> {
 /// Who knows the names, of the repository that the command line is about.
 enum Knows {
     Daemon(Client),
-    Store(Store),
+    Store(Box<Store>),
 }
 
 impl Knows {
@@ -159,7 +159,7 @@ impl Knows {
         if Format::load(&repo.store)?.format != FORMAT {
             bail!("an old store");
         }
-        Ok(Knows::Store(source::open_store(&repo)?))
+        Ok(Knows::Store(Box::new(source::open_store(&repo)?)))
     }
 
     fn ask<R: DeserializeOwned>(client: Client, request: &Request) -> Result<Vec<R>> {

@@ -109,7 +109,7 @@ fn exports_that_are_not_made() {
     let ids = work(&repo);
     let branch = |name: &str, range: &str| repo.run(&["export", "--git-branch", name, range]);
     for name in ["a..b", "-x", "a b", "a.lock", "a/", "HEAD", "", "a~b"] {
-        let output = repo.run(&[&format!("export"), &format!("--git-branch={name}")[..]]);
+        let output = repo.run(&["export", &format!("--git-branch={name}")]);
         assert_eq!(output.status.code(), Some(2), "{name:?}: {}", crate::common::both(&output));
     }
     assert_refused(&branch("main", "base.."), 1, "has a branch main already");
