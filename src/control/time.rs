@@ -219,6 +219,15 @@ impl Mover<'_> {
     /// # Errors
     /// What was refused; nothing is changed then.
     pub fn answer(&self, request: &Request, sink: Sink<'_>) -> Result<Done, Failure> {
+        // What is only looked at is not collected meanwhile. What changes something waits for a collection, and looks again then.
+        let looks = match request {
+            Request::Export(_) => true,
+            Request::Rewind(rewind) => rewind.dry_run,
+            Request::Discard { dry_run } => *dry_run,
+            Request::Apply(apply) => apply.dry_run,
+            _ => false,
+        };
+        let _past = looks.then(|| self.overlay().store().past.read());
         match request {
             Request::Snapshot { label } => self.snapshot(label.clone(), sink),
             Request::Rewind(rewind) => self.rewind(rewind, sink),

@@ -166,3 +166,41 @@ fn what_is_mounted_beside_or_open_stays() {
     assert!(!is_mounted(&other));
     assert_eq!(repo.json(&["fsck", "--log"])[0]["ok"], true);
 }
+
+/// Bytes on disk of all versions.
+fn version_bytes(repo: &MountedRepo) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let dirs = fs::read_dir(repo.store().join("data")).unwrap();
+    let files = dirs.flat_map(|dir| fs::read_dir(dir.unwrap().path()).unwrap());
+    files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn what_applies_kept_goes_with_them() {
+    let Some(repo) = mounted() else { return };
+    repo.unmount();
+    write(repo.path(), "big", &"B".repeat(1 << 20));
+    repo.mount();
+    write(repo.path(), "big", &"m".repeat(1 << 20));
+    assert_ok(&repo.run(&["apply"]), "apply");
+    for _ in 0..3 {
+        assert_ok(&repo.run(&["undo"]), "undo");
+        assert_ok(&repo.run(&["redo"]), "redo");
+    }
+    assert!(version_bytes(&repo) > 6 << 20, "{}", version_bytes(&repo));
+    // As long as it can be taken back all of it stays that is needed for that.
+    assert_ok(&repo.run(&["gc"]), "gc");
+    assert_ok(&repo.run(&["undo"]), "undo");
+    assert!(repo.run(&["show", "base:big"]).stdout.iter().all(|b| *b == b'B'));
+    assert_ok(&repo.run(&["redo"]), "redo");
+    assert!(repo.run(&["show", "base:big"]).stdout.iter().all(|b| *b == b'm'));
+    write(repo.path(), "more", "later\n");
+    assert_ok(&repo.run(&["snapshot"]), "snapshot");
+    assert_ok(&repo.run(&[&["gc"], &SMALL[..]].concat()), "gc");
+    assert!(version_bytes(&repo) < 3 << 20, "{}", version_bytes(&repo));
+    assert_refused(&repo.run(&["undo"]), 1, "nothing to undo");
+    assert!(fs::read(repo.join("big")).unwrap().iter().all(|b| *b == b'm'));
+    repo.unmount();
+    assert!(fs::read(repo.join("big")).unwrap().iter().all(|b| *b == b'm'));
+    assert_eq!(repo.json(&["fsck", "--log"])[0]["ok"], true);
+}
