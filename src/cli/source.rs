@@ -13,7 +13,7 @@ use super::repo::Repo;
 use super::{pager, progress};
 use crate::base::DirBase;
 use crate::clock;
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Done, Failure, FromRow, Request, Row, SnapshotsFilter, dispatch};
 use crate::control::time::{self as moves, Mover};
 use crate::daemon::mounts;
@@ -129,11 +129,15 @@ impl Source {
                 .map_err(anyhow::Error::from),
         };
         progress::clear();
+        let asked = interrupt.end();
         let Done { notes, .. } = match answer {
-            Err(error) if interrupt.is_asked() => return Err(error.context(Interrupted)),
+            Err(error) if asked => {
+                let early = matches!(error.downcast_ref(), Some(ClientError::NotAsked(_)));
+                return Err(if early { anyhow!("nothing was done") } else { error }.context(Interrupted));
+            }
             other => other?,
         };
-        if interrupt.is_asked() {
+        if asked {
             pager::remark("regentfs: note: it was too late to stop: it is done");
         }
         outcome?;

@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum ClientError {
     #[error("the daemon does not answer on its control socket: {0}")]
     Io(#[from] std::io::Error),
+    /// Nothing is done then.
+    #[error("the daemon does not take a request on its control socket: {0}")]
+    NotAsked(std::io::Error),
     #[error("the daemon answered something that this regentfs does not understand ({0}): do their versions differ?")]
     Garbage(#[from] serde_json::Error),
     #[error("the daemon went away in the middle of an answer: see daemon.log in the store")]
@@ -130,7 +133,7 @@ impl Client {
             None => serde_json::to_vec(request)?,
         };
         line.push(b'\n');
-        self.stream.write_all(&line)?;
+        self.stream.write_all(&line).map_err(ClientError::NotAsked)?;
         let mut input = BufReader::with_capacity(64 << 10, self.stream);
         loop {
             line.clear();
