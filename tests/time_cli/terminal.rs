@@ -149,8 +149,8 @@ fn forty(repo: &MountedRepo) {
 /// Interrupts an apply at many moments, and holds what it says against what is there.
 fn interrupt_applies(repo: &MountedRepo) {
     let base_has = |n: usize| repo.run(&["show", &format!("base:new/{n}")]).status.success();
-    for wait in 0..20_u64 {
-        let (code, said) = interrupted(repo, &["apply"], 2 + wait * 4);
+    for wait in 0..12_u64 {
+        let (code, said) = interrupted(repo, &["apply"], 2 + wait * 7);
         let there: Vec<bool> = (0..40).map(base_has).collect();
         match code {
             Some(130) => {
