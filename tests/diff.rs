@@ -124,10 +124,16 @@ impl World {
     fn rows(&self, filter: &DiffFilter) -> Vec<DiffRow> {
         let mut rows = Vec::new();
         let (base, now) = (View::base(&self.overlay), View::now(&self.overlay));
-        let notes = diff(&base, &now, filter, &mut |row| {
-            rows.push(row);
-            ControlFlow::Continue(())
-        });
+        let notes = diff(
+            &base,
+            &now,
+            filter,
+            &mut |row| {
+                rows.push(row);
+                ControlFlow::Continue(())
+            },
+            &mut |_, _| {},
+        );
         assert_eq!(notes.unwrap(), Vec::<String>::new());
         rows
     }

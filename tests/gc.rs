@@ -24,7 +24,6 @@ use regentfs::overlay::seal::Reason;
 use regentfs::store::fault::{self, Action};
 use regentfs::store::gc::Report;
 use regentfs::store::history::Why;
-use regentfs::timeline::collect::Others;
 use regentfs::timeline::retention::Policy;
 use regentfs::timeline::{Gate, Machine};
 use regentfs::types::{ActorId, Epoch, HandleId, Kind, Known, Op, Time};
@@ -230,8 +229,7 @@ impl Steps {
 
     fn gc(&self, keep: Option<u64>, max_size: Option<u64>, dry_run: bool) -> Report {
         let policy = Policy { keep: keep.map(|days| Duration::from_secs(days * DAY as u64)), max_size };
-        let others = Others { shown: &[], live: &Vec::new, kept: &|_| Ok(Vec::new()) };
-        self.machine.gc(&Steps::ctx(10), &policy, &others, dry_run).expect("gc")
+        self.machine.gc(&Steps::ctx(10), &policy, &|_| Ok(Vec::new()), dry_run).expect("gc")
     }
 
     fn left(&self) -> Vec<Epoch> {

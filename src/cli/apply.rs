@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap_complete::engine::ArgValueCompleter;
 
-use super::{Which, diff, moved, repo};
+use super::{Which, complete, diff, moved, repo};
 use crate::control::protocol::{Apply, Request};
 
 /// Bring changes into the repository on disk; undoable. .git is never copied: commits come over with --as-branch
@@ -15,10 +16,10 @@ pub struct Args {
     #[command(flatten)]
     which: Which,
     /// The state to bring over, instead of the present one
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "only")]
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "only", add = ArgValueCompleter::new(complete::snapshot))]
     from: Option<String>,
     /// Only what changed between two snapshots, merged into what the repository has
-    #[arg(long, value_name = "FROM..TO")]
+    #[arg(long, value_name = "FROM..TO", add = ArgValueCompleter::new(complete::range))]
     only: Option<String>,
     /// The commits of the mount's HEAD that the repository does not have, as a new branch of this name there; files are left alone
     #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "from", "only", "ours", "theirs", "dry_run"])]

@@ -5,15 +5,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::exit::Usage;
 use super::output::{Output, Style, count};
 use super::repo::Repo;
 use super::source::{self, Source};
-use super::{Which, repo};
+use super::{Which, complete, repo};
 use crate::control::protocol::Request;
 use crate::diff::{Detail, DiffFilter, DiffRow, quote};
 use crate::query::rows::bytes;
+use crate::timeline::spec;
 use crate::types::{hex, unhex};
 
 /// What changed: between the repository on disk and now, or between two points in time; a patch as git would show it
@@ -25,7 +27,7 @@ pub struct Args {
     how: How,
     /// [FROM [TO]] or FROM..TO, then the files and directories that are wanted. A word that is a point in time (base, now, an id, a label,
     /// @{10 minutes ago}) is taken as one; put -- before paths that could be mistaken [default: base now]
-    #[arg(value_name = "FROM TO PATH")]
+    #[arg(value_name = "FROM TO PATH", add = ArgValueCompleter::new(complete::point_or_path))]
     words: Vec<OsString>,
     /// Only these files and directories
     #[arg(last = true, value_name = "PATH")]
@@ -64,7 +66,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let (sides, mut paths) = points(&args.words, &repo)?;
     paths.extend(args.paths.iter().cloned());
     let paths = paths.iter().map(|path| relative(path, &repo)).collect::<Result<_>>()?;
-    show(&mut Output::new(), &repo, &args.how, sides, paths)
+    show(&mut Output::paged(), &repo, &args.how, sides, paths)
 }
 
 /// The older and the newer side of a comparison, as a user names them.
@@ -106,6 +108,7 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
         let side = |text: &str| -> Result<Option<String>> {
             match text {
                 "" => Ok(None),
+                text if spec::is_like_id(text) => Ok(Some(text.to_owned())),
                 text => names.check(text).map(|()| Some(text.to_owned())),
             }
         };
@@ -119,6 +122,8 @@ fn points(words: &[OsString], repo: &Repo) -> Result<(Sides, Vec<PathBuf>)> {
         match word.to_str() {
             Some(text) if names.has(text) => found.push(text.to_owned()),
             Some(_) if is_there(word, repo) => break,
+            // An id of old, perhaps: who knows all of them will say it.
+            Some(text) if spec::is_like_id(text) => found.push(text.to_owned()),
             // Neither: a path that is gone, or a name that is wrong. What looks like a path is one.
             Some(text) if !text.contains('/') && !text.contains('.') => names.check(text)?,
             _ => break,

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::output::{Output, Style, printable, ranges, time_of_day};
 use super::repo::Repo;
-use super::{Which, repo, source::Source};
+use super::{Which, complete, repo, source::Source};
 use crate::clock;
 use crate::control::protocol::Request;
 use crate::query::{EventFilter, EventRow, PathGlob, time};
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "GLOB")]
     path: Option<String>,
     /// Only these operations, such as open,read,write
-    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = op)]
+    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = op, add = ArgValueCompleter::new(complete::operation))]
     op: Vec<String>,
     /// Only from then on: a time (RFC 3339) or how long ago (30s, 10m, 2h, 1d)
     #[arg(long, value_name = "T", value_parser = since)]
@@ -72,7 +73,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     };
     let source = Source::of(&repo)?;
     let live = source.is_daemon();
-    let mut out = Output::new();
+    let mut out = if args.follow { Output::new() } else { Output::paged() };
     source.ask(&Request::Events { filter, follow: args.follow && live }, &mut |row: EventRow| {
         if args.json {
             out.json(&row)?

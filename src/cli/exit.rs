@@ -16,7 +16,15 @@ pub struct Silent(pub u8);
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// Ctrl-C came in the middle.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
 fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Interrupted>() {
+        return super::interrupt::CODE;
+    }
     if let Some(Silent(code)) = error.downcast_ref() {
         return *code;
     }
@@ -40,6 +48,7 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
+    super::progress::clear();
     if !error.is::<Silent>() {
         eprintln!("regentfs: {}", message(&error));
     }

@@ -6,10 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use clap_complete::engine::ArgValueCompleter;
 
 use super::exit::Usage;
 use super::output::{Output, Style, count, printable};
-use super::{Which, repo, source::Source};
+use super::{Which, complete, repo, source::Source};
 use crate::control::protocol::{BytesRow, Export, FromRow, Request, Row};
 use crate::timeline::rows::{BranchRow, ExportRow};
 use crate::timeline::spec;
@@ -20,7 +21,7 @@ use crate::types::unhex;
 #[command(group = clap::ArgGroup::new("as").required(true).args(["patch", "git_branch"]))]
 pub struct Args {
     /// From where to where: FROM..TO, FROM.., ..TO, or FROM for FROM..now [default: base..now]
-    #[arg(value_name = "FROM..TO")]
+    #[arg(value_name = "FROM..TO", add = ArgValueCompleter::new(complete::range))]
     range: Option<String>,
     #[command(flatten)]
     which: Which,

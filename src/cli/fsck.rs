@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::exit::Silent;
 use super::output::{Output, Style, count};
-use super::{Which, repo, source};
+use super::{Which, progress, repo, source};
 use crate::control::client::Client;
-use crate::store::check::check;
+use crate::control::protocol::ProgressRow;
+use crate::query;
+use crate::store::check::check_and_tell;
 
 /// Check that the store is whole
 #[derive(clap::Args, Debug)]
@@ -43,7 +45,12 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         bail!("the store {} is in use by a mount: `regentfs unmount` first", repo.store.display());
     }
     let store = source::open_store(&repo)?;
-    let report = check(&store, args.log)?;
+    let total = query::last_seq(&store)?.0;
+    let report = check_and_tell(&store, args.log, &mut |done| {
+        progress::show(&ProgressRow { what: "checking".to_owned(), done, total, bytes: 0 });
+    });
+    progress::clear();
+    let report = report?;
     let row = Row {
         ok: report.problems.is_empty(),
         log_checked: args.log,

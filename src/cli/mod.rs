@@ -5,15 +5,20 @@
 
 pub mod apply;
 pub mod bring;
+pub mod complete;
 pub mod diff;
 pub mod discard;
 pub mod events;
 pub mod exit;
 pub mod export;
 pub mod fsck;
+pub mod gc;
+pub mod interrupt;
 pub mod mount;
 pub mod moved;
 pub mod output;
+pub mod pager;
+pub mod progress;
 pub mod ps;
 pub mod reads;
 pub mod repo;
@@ -41,6 +46,9 @@ struct Cli {
     /// Where changes and record are kept [default: $XDG_STATE_HOME/regentfs/<name>-<hash>]
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Long output stays on the terminal as it is
+    #[arg(long, global = true)]
+    no_pager: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -62,7 +70,11 @@ enum Command {
     Events(events::Args),
     Reads(reads::Args),
     Discard(discard::Args),
+    Gc(gc::Args),
     Fsck(fsck::Args),
+    Completion(complete::Args),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::AskArgs),
     #[command(hide = true)]
     Daemon(mount::DaemonArgs),
 }
@@ -78,6 +90,9 @@ pub struct Which {
 /// The program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.no_pager {
+        pager::turn_off();
+    }
     let store = cli.store.as_deref();
     exit::finish(match &cli.command {
         Command::Mount(args) => mount::run(args, store),
@@ -97,7 +112,10 @@ pub fn main() -> ExitCode {
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),
         Command::Discard(args) => discard::run(args, store),
+        Command::Gc(args) => gc::run(args, store),
         Command::Fsck(args) => fsck::run(args, store),
+        Command::Completion(args) => complete::run(args),
+        Command::Complete(args) => complete::answer(args, &mut <Cli as clap::CommandFactory>::command()),
         Command::Daemon(args) => mount::run_daemon(args, store),
     })
 }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use clap_complete::engine::ArgValueCompleter;
 
+use super::complete;
 use super::repo::{self, Repo};
 use crate::control::client::Client;
 use crate::control::host::Shows;
@@ -58,10 +60,10 @@ pub struct MountArgs {
     #[arg(long, value_name = "DIR")]
     pub at: Option<PathBuf>,
     /// Show this timeline, beside what is shown in place
-    #[arg(long, value_name = "NAME", requires = "at", conflicts_with = "snapshot")]
+    #[arg(long, value_name = "NAME", requires = "at", conflicts_with = "snapshot", add = ArgValueCompleter::new(complete::timeline))]
     pub timeline: Option<String>,
     /// Show the past, read-only: an id, a label, base, @{yesterday}
-    #[arg(long, value_name = "SNAPSHOT", requires = "at")]
+    #[arg(long, value_name = "SNAPSHOT", requires = "at", add = ArgValueCompleter::new(complete::snapshot))]
     pub snapshot: Option<String>,
     /// How reads are known [default: auto; beside another mount, as there]
     #[arg(long, value_enum)]

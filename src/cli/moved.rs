@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::output::{Output, Style, count, printable};
+use super::progress;
 use super::repo::Repo;
 use super::source::Source;
 use crate::control::protocol::{FromRow, Request, Row};
@@ -36,6 +37,7 @@ impl FromRow for MoveRow {
 pub fn ask(repo: &Repo, request: &Request, json: bool) -> Result<()> {
     let mut out = Output::new();
     let (mut first, mut paths): (Option<MovedRow>, Vec<PathRow>) = (None, Vec::new());
+    progress::begin(request.what());
     Source::of(repo)?.ask(request, &mut |row: MoveRow| {
         match row {
             MoveRow::Moved(row) => {

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::pager::Paged;
+use super::progress;
 use crate::clock;
 use crate::query::time;
 use crate::types::Time;
@@ -36,13 +38,44 @@ impl Style {
 
 /// Standard output.
 pub struct Output {
-    writer: io::BufWriter<io::Stdout>,
+    writer: Writer,
     color: bool,
     /// Columns of the terminal; `None` when it is none.
     pub width: Option<usize>,
 }
 
+/// Where it goes.
+enum Writer {
+    Direct(io::BufWriter<io::Stdout>),
+    Paged(Paged),
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Writer::Direct(out) => out.write(bytes),
+            Writer::Paged(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Writer::Direct(out) => out.flush(),
+            Writer::Paged(out) => out.flush(),
+        }
+    }
+}
+
 impl Output {
+    /// For what may be longer than the screen. [`Output::flush`] is the end of it then, and a pager has ended when this is dropped.
+    pub fn paged() -> Output {
+        let plain = Output::new();
+        match Paged::new() {
+            Some(paged) => Output { writer: Writer::Paged(paged), ..plain },
+            None => plain,
+        }
+    }
+
     pub fn new() -> Output {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
@@ -56,7 +89,7 @@ impl Output {
         Output {
             color: terminal && !set("NO_COLOR") && !dumb,
             width,
-            writer: io::BufWriter::with_capacity(64 << 10, stdout),
+            writer: Writer::Direct(io::BufWriter::with_capacity(64 << 10, stdout)),
         }
     }
 
@@ -89,6 +122,9 @@ impl Output {
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
+        if matches!(self.writer, Writer::Direct(_)) {
+            progress::clear();
+        }
         self.writer.flush()
     }
 }

@@ -25,7 +25,7 @@ pub struct Args {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
-    let mut out = Output::new();
+    let mut out = Output::paged();
     let columns = [
         ("PID", Right),
         ("PPID", Right),

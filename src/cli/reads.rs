@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
     let filter = ReadsFilter { pid: args.pid, path: glob(args.path.as_ref(), &repo)? };
-    let mut out = Output::new();
+    let mut out = Output::paged();
     let mut actor = None;
     Source::of(&repo)?.ask(&Request::Reads(filter), &mut |row: ReadRow| {
         if args.json {

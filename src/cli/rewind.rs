@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use clap_complete::engine::ArgValueCompleter;
 
-use super::{Which, diff, moved, repo};
+use super::{Which, complete, diff, moved, repo};
 use crate::control::protocol::{Request, Rewind};
 
 /// Take the tree, or only some paths, back to a snapshot; live, and undoable
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// An id or its beginning, a label, base, @{10 minutes ago}, now~2
+    #[arg(add = ArgValueCompleter::new(complete::snapshot))]
     snapshot: String,
     /// Only these files and directories
     paths: Vec<PathBuf>,

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use clap_complete::engine::ArgValueCompleter;
 
 use super::diff::{self, How};
 use super::output::{Output, Style, ago};
-use super::{Which, repo, source::Source};
+use super::{Which, complete, repo, source::Source};
 use crate::control::protocol::{BytesRow, Request, SnapshotsFilter};
 use crate::timeline::rows::SnapshotRow;
 use crate::types::unhex;
@@ -15,7 +16,7 @@ use crate::types::unhex;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// A snapshot, or SNAPSHOT:PATH for a file (or a directory's names) as it was; also base:PATH and now:PATH
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    #[arg(value_name = "SNAPSHOT[:PATH]", add = ArgValueCompleter::new(complete::snapshot))]
     what: String,
     #[command(flatten)]
     which: Which,
@@ -25,7 +26,7 @@ pub struct Args {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
-    let mut out = Output::new();
+    let mut out = Output::paged();
     if let Some((at, path)) = split(&args.what) {
         let path = diff::relative(&PathBuf::from(path), &repo)?;
         Source::of(&repo)?.ask(&Request::Cat { at: at.to_owned(), path }, &mut |row: BytesRow| {

@@ -31,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
     let filter = SnapshotsFilter { all: args.all, newest: args.newest, one: None, brief: args.brief };
-    let mut out = Output::new();
+    let mut out = Output::paged();
     let mut rows = Vec::new();
     Source::of(&repo)?.ask(&Request::Snapshots(filter), &mut |row: SnapshotRow| {
         if args.json {

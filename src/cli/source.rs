@@ -7,10 +7,13 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 
+use super::exit::Interrupted;
+use super::interrupt::Interrupt;
 use super::repo::Repo;
+use super::{pager, progress};
 use crate::base::DirBase;
 use crate::clock;
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Done, Failure, FromRow, Request, Row, SnapshotsFilter, dispatch};
 use crate::control::time::{self as moves, Mover};
 use crate::daemon::mounts;
@@ -42,12 +45,26 @@ impl Offline {
     }
 
     /// Answers as the daemon of a mount would.
-    fn answer(&self, request: &Request, sink: &mut dyn FnMut(Row) -> ControlFlow<()>) -> Result<Done, Failure> {
+    fn answer(
+        &self,
+        request: &Request,
+        interrupt: &Interrupt,
+        sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<Done, Failure> {
         if !request.moves() {
             return dispatch(request, &self.overlay, &self.store, sink);
         }
+        let cancelled = || interrupt.is_asked();
         let ctx = self.ctx();
-        Mover { machine: &self.machine, ctx, mapped: Vec::new(), users: &|_| Vec::new() }.answer(request, sink)
+        Mover {
+            machine: &self.machine,
+            ctx,
+            mapped: Vec::new(),
+            users: &|_| Vec::new(),
+            cancelled: &cancelled,
+            gained: &|_| {},
+        }
+        .answer(request, sink)
     }
 }
 
@@ -92,15 +109,40 @@ impl Source {
                 ControlFlow::Break(())
             }
         };
-        let Done { notes, .. } = match self {
-            Source::Daemon(client) => client.ask(request, &mut take)?,
-            Source::Offline(offline) => {
-                offline.answer(request, &mut |row| R::from_row(row).map_or(ControlFlow::Continue(()), &mut take))?
-            }
+        let interrupt = match &self {
+            _ if !request.moves() => Interrupt::default(),
+            Source::Daemon(client) => Interrupt::watch(client.stream().ok()),
+            Source::Offline(_) => Interrupt::watch(None),
         };
+        let answer = match self {
+            Source::Daemon(client) => {
+                client.ask_and_watch(request, &mut take, &mut |row| progress::show(&row)).map_err(anyhow::Error::from)
+            }
+            Source::Offline(offline) => offline
+                .answer(request, &interrupt, &mut |row| match row {
+                    Row::Progress(row) => {
+                        progress::show(&row);
+                        ControlFlow::Continue(())
+                    }
+                    row => R::from_row(row).map_or(ControlFlow::Continue(()), &mut take),
+                })
+                .map_err(anyhow::Error::from),
+        };
+        progress::clear();
+        let asked = interrupt.end();
+        let Done { notes, .. } = match answer {
+            Err(error) if asked => {
+                let early = matches!(error.downcast_ref(), Some(ClientError::NotAsked(_)));
+                return Err(if early { anyhow!("nothing was done") } else { error }.context(Interrupted));
+            }
+            other => other?,
+        };
+        if asked {
+            pager::remark("regentfs: note: it was too late to stop: it is done");
+        }
         outcome?;
         for note in notes {
-            eprintln!("regentfs: note: {note}");
+            pager::remark(&format!("regentfs: note: {note}"));
         }
         Ok(())
     }

@@ -55,6 +55,8 @@ fn print(out: &mut Output, row: &StatusRow) -> std::io::Result<()> {
         Some(id) => format!("snapshot {id} of timeline {}", row.timeline),
         None => row.timeline.clone(),
     };
+    let of = row.store_max.map(|max| format!(" of {}", size(max))).unwrap_or_default();
+    let room = format!("{}{of}", size(row.store_bytes));
     let mounted = if row.mounted { Style::Green } else { Style::Yellow };
     for (name, value, style) in [
         ("repository", row.repo.clone(), Style::Bold),
@@ -62,7 +64,8 @@ fn print(out: &mut Output, row: &StatusRow) -> std::io::Result<()> {
         ("shows", shown, Style::Plain),
         ("changed", count(row.changed_files, "file"), Style::Plain),
         ("recorded", count(row.events, "event"), Style::Plain),
-        ("store", format!("{}  ({})", row.store, size(row.store_bytes)), Style::Plain),
+        ("store", row.store.clone(), Style::Plain),
+        ("size", room, Style::Plain),
     ] {
         let line = format!("{}{}", out.style(Style::Dim, &format!("{name:<12}")), out.style(style, &value));
         out.line(&line)?;

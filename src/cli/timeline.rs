@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::output::{Align, Output, Style, Table, ago};
-use super::{Which, moved, repo, source::Source};
+use super::{Which, complete, moved, repo, source::Source};
 use crate::control::protocol::{Request, TimelineRequest};
 use crate::timeline::rows::TimelineRow;
 
@@ -29,6 +30,7 @@ enum Command {
 struct Fork {
     name: String,
     /// A snapshot, base, @{10 minutes ago}, now~2; or another timeline
+    #[arg(add = ArgValueCompleter::new(complete::snapshot_or_timeline))]
     from: Option<String>,
     #[command(flatten)]
     which: Which,
@@ -50,6 +52,7 @@ struct List {
 /// Show another timeline in place; live, and undoable
 #[derive(clap::Args, Debug)]
 struct Switch {
+    #[arg(add = ArgValueCompleter::new(complete::timeline))]
     name: String,
     #[command(flatten)]
     which: Which,
@@ -61,6 +64,7 @@ struct Switch {
 /// Delete a timeline; its snapshots stay until they are collected
 #[derive(clap::Args, Debug)]
 struct Delete {
+    #[arg(add = ArgValueCompleter::new(complete::timeline))]
     name: String,
     #[command(flatten)]
     which: Which,

@@ -139,8 +139,8 @@ fn report(root: &Path, status: &StatusRow) {
     }
     if status.changed_files > 0 {
         println!(
-            "the repository itself is as it was; `regentfs diff` shows the changes, `regentfs mount` goes on with them, \
-                  `regentfs apply` brings them into the repository, `regentfs discard` takes them back"
+            "the changes are not in the repository on disk: `regentfs diff` shows them, `regentfs mount` goes on with them, \
+             `regentfs apply` brings them there, `regentfs discard` takes them back"
         );
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Asked, Done, Failure, Request, Response, SOCKET};
+use super::protocol::{Asked, Done, Failure, ProgressRow, Request, Response, SOCKET};
 use crate::types::hex;
 
 /// How long a daemon may take to accept a connection.
@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum ClientError {
     #[error("the daemon does not answer on its control socket: {0}")]
     Io(#[from] std::io::Error),
+    /// Nothing is done then.
+    #[error("the daemon does not take a request on its control socket: {0}")]
+    NotAsked(std::io::Error),
     #[error("the daemon answered something that this regentfs does not understand ({0}): do their versions differ?")]
     Garbage(#[from] serde_json::Error),
     #[error("the daemon went away in the middle of an answer: see daemon.log in the store")]
@@ -87,6 +90,14 @@ impl Client {
         self
     }
 
+    /// The connection once more. When its writing end is shut down, the daemon takes that for the wish to stop.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn stream(&self) -> std::io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     /// Gives up when the daemon says nothing for this long; without it, a long query may take its time.
     pub fn patience(&self, limit: Duration) -> Result<(), ClientError> {
         Ok(self.stream.set_read_timeout(Some(limit))?)
@@ -97,9 +108,22 @@ impl Client {
     /// # Errors
     /// The daemon's own error as [`ClientError::Failed`].
     pub fn ask<R: DeserializeOwned>(
+        self,
+        request: &Request,
+        sink: &mut dyn FnMut(R) -> ControlFlow<()>,
+    ) -> Result<Done, ClientError> {
+        self.ask_and_watch(request, sink, &mut |_| {})
+    }
+
+    /// As [`Client::ask`]; `watch` is told how far it is.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask_and_watch<R: DeserializeOwned>(
         mut self,
         request: &Request,
         sink: &mut dyn FnMut(R) -> ControlFlow<()>,
+        watch: &mut dyn FnMut(ProgressRow),
     ) -> Result<Done, ClientError> {
         let mut line = match &self.about {
             Some(at) => {
@@ -109,7 +133,7 @@ impl Client {
             None => serde_json::to_vec(request)?,
         };
         line.push(b'\n');
-        self.stream.write_all(&line)?;
+        self.stream.write_all(&line).map_err(ClientError::NotAsked)?;
         let mut input = BufReader::with_capacity(64 << 10, self.stream);
         loop {
             line.clear();
@@ -122,6 +146,7 @@ impl Client {
                         return Ok(Done::default());
                     }
                 }
+                Response::Progress(row) => watch(row),
                 Response::Done(done) => return Ok(done),
                 Response::Error(failure) => return Err(ClientError::Failed(failure)),
             }

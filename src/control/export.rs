@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::protocol::{Bring, BytesRow, Done, Export, Failure, Row};
+use super::protocol::{Bring, BytesRow, Done, Export, Failure, ProgressRow, Row};
 use super::time::{Mover, Sink, place};
 use crate::clock;
 use crate::export::{Branch, Error, Exporter, Made, Range};
@@ -41,10 +41,17 @@ impl Mover<'_> {
             return Err(Failure { message: "there is nothing between these two".to_owned(), exit: 2 });
         }
         let range = Range { names: &names, from, to, single: export.single };
-        let exporter = Exporter { machine: self.machine, all: export.all, now: clock::now(), progress: &|_, _| {} };
+        let sink = std::cell::RefCell::new(sink);
+        let progress = |done, total| {
+            let row = ProgressRow { what: "exporting".to_owned(), done, total, bytes: 0 };
+            let _ = (sink.borrow_mut())(Row::Progress(row));
+        };
+        let (now, cancelled, gained) = (clock::now(), self.cancelled, self.gained);
+        let exporter = Exporter { machine: self.machine, all: export.all, now, progress: &progress, cancelled, gained };
         let Some(branch) = &export.branch else {
             let (patches, notes) = exporter.patches(&range)?;
             'all: for patch in patches {
+                let mut sink = sink.borrow_mut();
                 if sink(row(patch.made, Some(patch.name))).is_break() {
                     break;
                 }
@@ -56,11 +63,13 @@ impl Mover<'_> {
             }
             return Ok(Done { notes, ..Done::default() });
         };
-        Ok(made(branch, exporter.branch(branch, &range)?, sink))
+        let branch_made = exporter.branch(branch, &range)?;
+        Ok(made(branch, branch_made, &mut **sink.borrow_mut()))
     }
 
     pub(super) fn bring(&self, bring: &Bring, sink: Sink<'_>) -> Result<Done, Failure> {
-        let exporter = Exporter { machine: self.machine, all: false, now: clock::now(), progress: &|_, _| {} };
+        let (now, cancelled, gained) = (clock::now(), self.cancelled, self.gained);
+        let exporter = Exporter { machine: self.machine, all: false, now, progress: &|_, _| {}, cancelled, gained };
         let Some(tip) = &bring.tip else {
             let _ = sink(Row::Known(KnownRow { objects: exporter.known(&bring.branch)? }));
             return Ok(Done::default());

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod contents;
 pub mod export;
+pub mod gc;
 pub mod host;
 pub mod protocol;
 pub mod server;

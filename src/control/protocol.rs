@@ -1,6 +1,7 @@
 //! What can be asked of a daemon, and answering what needs only the store and the overlay: the daemon's server and the
 //! command line on an unmounted store share [`dispatch`].
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,8 @@ use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
 use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
 use crate::store::{Store, StoreError, history};
-use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
-use crate::timeline::spec;
+use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
+use crate::timeline::{limits, spec};
 use crate::types::Seq;
 
 /// The socket's name in the store's directory.
@@ -62,9 +63,24 @@ pub enum Request {
     Export(Export),
     /// Commits that were made in the mount, as a branch of the repository on disk.
     Bring(Bring),
+    Gc(Gc),
 }
 
 impl Request {
+    /// What goes on meanwhile, for people who wait.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Request::Rewind(_) => "rewinding",
+            Request::Discard { .. } => "discarding",
+            Request::Undo(undo) if undo.redo => "doing again",
+            Request::Undo(_) => "taking back",
+            Request::Apply(_) => "applying",
+            Request::Gc(_) => "collecting",
+            Request::Timeline(TimelineRequest::Switch { .. }) => "switching",
+            _ => "working",
+        }
+    }
+
     /// Whether it changes the tree or its history.
     pub fn moves(&self) -> bool {
         matches!(
@@ -77,6 +93,7 @@ impl Request {
                 | Request::Export(_)
                 | Request::Bring(_)
                 | Request::Timeline(_)
+                | Request::Gc(_)
         )
     }
 }
@@ -106,6 +123,7 @@ impl Request {
             | Request::Unmount { .. }
             | Request::Mount(_)
             | Request::Timeline(_)
+            | Request::Gc(_)
             | Request::Flush => false,
         }
     }
@@ -227,10 +245,32 @@ pub struct Bring {
     pub pack: String,
 }
 
+/// What to keep of the past.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gc {
+    /// How long snapshots that nobody asked for are kept; nothing means for ever.
+    pub keep_seconds: Option<u64>,
+    /// How many bytes the store may take; nothing means no limit.
+    pub max_size: Option<u64>,
+    pub dry_run: bool,
+}
+
 /// A piece of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BytesRow {
     pub hex: String,
+}
+
+/// How far something is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRow {
+    /// For people.
+    pub what: String,
+    pub done: u64,
+    /// 0 if that is not known.
+    pub total: u64,
+    pub bytes: u64,
 }
 
 /// One line from the daemon: rows, then `done` or `error`.
@@ -238,6 +278,8 @@ pub struct BytesRow {
 #[serde(rename_all = "snake_case")]
 pub enum Response<R> {
     Row(R),
+    /// How far it is; may be ignored.
+    Progress(ProgressRow),
     Done(Done),
     Error(Failure),
 }
@@ -317,6 +359,9 @@ pub struct StatusRow {
     pub store_hex: Option<String>,
     /// Bytes that the store takes on disk, roughly.
     pub store_bytes: u64,
+    /// How many it may take before old snapshots go; null for no limit.
+    #[serde(default)]
+    pub store_max: Option<u64>,
 }
 
 /// A mount.
@@ -352,6 +397,8 @@ pub enum Row {
     Known(KnownRow),
     Timeline(TimelineRow),
     Mount(MountRow),
+    Gc(GcRow),
+    Progress(ProgressRow),
 }
 
 /// A kind of row, taken out of [`Row`].
@@ -371,7 +418,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow)
+    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -385,10 +432,18 @@ pub fn dispatch(
     store: &Store,
     sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Done, Failure> {
+    // What is looked at is not collected meanwhile.
+    let looks = matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Cat { .. });
+    let _past = looks.then(|| store.past.read());
     match request {
         Request::Diff(filter) => {
             let (from, to) = time::sides(overlay, filter)?;
-            let notes = diff::diff(&from, &to, filter, &mut |row| sink(Row::Diff(row)))?;
+            let sink = RefCell::new(sink);
+            let progress = &mut |done, total| {
+                let row = ProgressRow { what: "comparing".to_owned(), done, total, bytes: 0 };
+                let _ = (sink.borrow_mut())(Row::Progress(row));
+            };
+            let notes = diff::diff(&from, &to, filter, &mut |row| (sink.borrow_mut())(Row::Diff(row)), progress)?;
             Ok(Done { notes, ..Done::default() })
         }
         Request::Ps(filter) => {
@@ -418,7 +473,8 @@ pub fn dispatch(
         | Request::Undo(_)
         | Request::Apply(_)
         | Request::Export(_)
-        | Request::Bring(_) => {
+        | Request::Bring(_)
+        | Request::Gc(_) => {
             Err(Failure::new("only the daemon of a mount can answer this: `regentfs mount` starts one"))
         }
     }
@@ -458,7 +514,8 @@ pub fn offline_status(overlay: &Overlay, store: &Store) -> Result<StatusRow, Fai
         events: query::last_seq(store)?.0,
         store: path,
         store_hex,
-        store_bytes: store.kv.disk_bytes(),
+        store_bytes: store.disk_bytes()?,
+        store_max: limits::from_environment(|name| std::env::var(name).ok()).0.max_size,
     })
 }
 

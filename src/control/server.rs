@@ -18,18 +18,22 @@ use super::protocol::{
 };
 use super::time::Mover;
 use super::timeline::{ForkPoint, fork_point};
+use crate::clock;
 use crate::diff;
 use crate::engine::{Caller, Engine, Mode};
 use crate::overlay::Shown;
 use crate::overlay::view::View;
 use crate::query::{rows, time};
+use crate::timeline::limits;
 use crate::timeline::rows::UserRow;
-use crate::types::unhex;
+use crate::types::{Path as InBase, Time, unhex};
 
 /// Longest request, bytes.
 const MAX_REQUEST: u64 = 1 << 20;
 /// How often `--follow` looks for new events.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// How often a client is told how far it is.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The server.
 struct Served {
@@ -153,9 +157,21 @@ impl Served {
         stream: &UnixStream,
         out: &mut impl Write,
     ) -> Result<Done, Failure> {
-        let mut sink = |row: Row| match send(out, &Response::Row(row)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        let mut told = Time::default();
+        let mut sink = |row: Row| {
+            let sent = match row {
+                // Now and then, and at once.
+                Row::Progress(row) => {
+                    let now = clock::now();
+                    if now.as_nanos().saturating_sub(told.as_nanos()) < PROGRESS.as_nanos() as i64 {
+                        return ControlFlow::Continue(());
+                    }
+                    told = now;
+                    send(out, &Response::<()>::Progress(row)).and_then(|()| out.flush())
+                }
+                row => send(out, &Response::Row(row)),
+            };
+            if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let engine = &mount.engine;
         match request {
@@ -207,7 +223,7 @@ impl Served {
             }
             Request::Timeline(asked) => {
                 let engine = self.mover_of(mount, asked)?;
-                moving(&engine, stream, request, &mut sink)
+                moving(&engine, stream, request, &|_| {}, &mut sink)
             }
             Request::Snapshot { .. }
             | Request::Rewind(_)
@@ -215,7 +231,20 @@ impl Served {
             | Request::Undo(_)
             | Request::Apply(_)
             | Request::Export(_)
-            | Request::Bring(_) => moving(engine, stream, request, &mut sink),
+            | Request::Bring(_)
+            | Request::Gc(_) => {
+                let gained = |paths: &[InBase]| self.show_gained(mount, paths);
+                moving(engine, stream, request, &gained, &mut sink)
+            }
+        }
+    }
+
+    /// The base has something new: one mount knows, the others are told.
+    fn show_gained(&self, knows: &Mount, paths: &[InBase]) {
+        for other in self.host.mounts().iter().filter(|m| m.at != knows.at) {
+            if let Err(error) = other.engine.machine().show_gained(paths) {
+                tracing::warn!(%error, at = %other.at.display(), "something new may not show");
+            }
         }
     }
 
@@ -271,7 +300,8 @@ impl Served {
             events: mount.engine.events(),
             store: path,
             store_hex,
-            store_bytes: store.kv.disk_bytes(),
+            store_bytes: store.disk_bytes()?,
+            store_max: limits::from_environment(|name| std::env::var(name).ok()).0.max_size,
         })
     }
 }
@@ -295,6 +325,7 @@ fn moving(
     engine: &Engine,
     stream: &UnixStream,
     request: &Request,
+    gained: &dyn Fn(&[InBase]),
     sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Done, Failure> {
     let peer = rustix::net::sockopt::socket_peercred(stream)
@@ -306,7 +337,8 @@ fn moving(
         engine.users_of(ino).into_iter().map(row).collect()
     };
     let (ctx, mapped) = (engine.ctx_for(caller), engine.may_be_mapped());
-    Mover { machine: engine.machine(), ctx, mapped, users: &users }.answer(request, sink)
+    let cancelled = || hung_up(stream, Duration::ZERO);
+    Mover { machine: engine.machine(), ctx, mapped, users: &users, cancelled: &cancelled, gained }.answer(request, sink)
 }
 
 fn settle(engine: &Engine) -> Result<(), Failure> {

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::protocol::{Apply, BytesRow, Done, Failure, Request, Rewind, Row, SnapshotsFilter, Undo};
-use crate::apply::{Conflict, Expect, Found, Lost, Root};
+use super::protocol::{Apply, BytesRow, Done, Failure, ProgressRow, Request, Rewind, Row, SnapshotsFilter, Undo};
+use crate::apply::{Conflict, Expect, Found, Lost, Progress, Root, Stage, Watch};
 use crate::clock;
 use crate::diff::{self, DiffFilter};
 use crate::landing::{self, Decide, Landed, Landing, Selection};
@@ -31,6 +31,33 @@ pub struct Mover<'a> {
     pub mapped: Vec<Ino>,
     /// Who has a file open.
     pub users: &'a dyn Fn(Ino) -> Vec<UserRow>,
+    /// Whether the client wants no answer any more.
+    pub cancelled: &'a dyn Fn() -> bool,
+    /// Told what is new in the base, for other mounts.
+    pub gained: &'a dyn Fn(&[Path]),
+}
+
+/// Tells a client how far an apply is, and the apply what the client wants.
+struct Teller<'t, 's> {
+    sink: &'t mut (dyn FnMut(Row) -> ControlFlow<()> + 's),
+    cancelled: &'t dyn Fn() -> bool,
+}
+
+impl Watch for Teller<'_, '_> {
+    fn progress(&mut self, p: Progress) {
+        let what = match p.stage {
+            Stage::Verify => "comparing",
+            Stage::Keep => "keeping",
+            Stage::Write => "writing",
+            Stage::Commit => "applying",
+        };
+        let row = ProgressRow { what: what.to_owned(), done: p.done, total: p.total, bytes: p.bytes };
+        let _ = (self.sink)(Row::Progress(row));
+    }
+
+    fn cancelled(&self) -> bool {
+        (self.cancelled)()
+    }
 }
 
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(Row) -> ControlFlow<()>;
@@ -192,6 +219,15 @@ impl Mover<'_> {
     /// # Errors
     /// What was refused; nothing is changed then.
     pub fn answer(&self, request: &Request, sink: Sink<'_>) -> Result<Done, Failure> {
+        // What is only looked at is not collected meanwhile. What changes something waits for a collection, and looks again then.
+        let looks = match request {
+            Request::Export(_) => true,
+            Request::Rewind(rewind) => rewind.dry_run,
+            Request::Discard { dry_run } => *dry_run,
+            Request::Apply(apply) => apply.dry_run,
+            _ => false,
+        };
+        let _past = looks.then(|| self.overlay().store().past.read());
         match request {
             Request::Snapshot { label } => self.snapshot(label.clone(), sink),
             Request::Rewind(rewind) => self.rewind(rewind, sink),
@@ -201,6 +237,7 @@ impl Mover<'_> {
             Request::Export(export) => self.export(export, sink),
             Request::Bring(bring) => self.bring(bring, sink),
             Request::Timeline(request) => self.timeline(request, sink),
+            Request::Gc(gc) => self.gc(gc, sink),
             _ => Err(Failure::new("this regentfs cannot do that: do versions differ?")),
         }
     }
@@ -277,7 +314,8 @@ impl Mover<'_> {
         let direction = if undo.redo { Direction::Redo } else { Direction::Undo };
         let next = self.machine.next_operation(direction)?;
         if next.kind == OpKind::Apply {
-            let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, &mut ()))?;
+            let teller = &mut Teller { sink, cancelled: self.cancelled };
+            let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, teller))?;
             let note = format!("{} of {}", direction.name(), next.note);
             return Ok(self.landed(direction.name(), note, &landed, sink));
         }
@@ -318,7 +356,10 @@ impl Mover<'_> {
         let selection = Selection { paths, from, only, decide };
         let landed = match apply.dry_run {
             true => self.landing(|landing| landing.preview(&selection))?,
-            false => self.landing(|landing| landing.apply(&self.ctx, &selection, &mut ()))?,
+            false => {
+                let teller = &mut Teller { sink, cancelled: self.cancelled };
+                self.landing(|landing| landing.apply(&self.ctx, &selection, teller))?
+            }
         };
         Ok(self.landed("apply", "apply".to_owned(), &landed, sink))
     }

@@ -1,5 +1,6 @@
 //! The process behind the mounts of a repository: opens the base before it is covered, serves until the mounts are gone, and ends in good order.
 
+mod collector;
 mod hold;
 pub mod mounts;
 pub mod users;
@@ -18,8 +19,8 @@ use crate::engine::{Caller, Config, Engine, Mode};
 use crate::fuse::session::SessionError;
 use crate::store::format::Owner;
 use crate::store::{Store, StoreError};
-use crate::timeline::TimeError;
 use crate::timeline::spec::SpecError;
+use crate::timeline::{TimeError, limits};
 
 use hold::Hold;
 
@@ -112,6 +113,13 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     let after = || -> Result<(), DaemonError> {
         server::start(&mounting.store, hold.clone())
             .map_err(|source| DaemonError::Control { path: mounting.store.clone(), source })?;
+        let (policy, wrong) = limits::from_environment(|name| std::env::var(name).ok());
+        for wrong in wrong {
+            tracing::warn!("{wrong}");
+        }
+        if let Err(error) = collector::start(&hold, policy) {
+            tracing::warn!(%error, "nothing is collected by itself");
+        }
         watch_signals(hold.clone()).map_err(DaemonError::Signals)
     };
     if let Err(error) = after() {

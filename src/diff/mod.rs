@@ -97,15 +97,18 @@ impl DiffFilter {
 }
 
 /// Sends a row for each file that differs between two views, by path. Returns remarks for people: what was left out, and why.
+/// `progress` is told how many files were looked at, and of how many.
 pub fn diff(
     from: &View<'_>,
     to: &View<'_>,
     filter: &DiffFilter,
     sink: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<String>, DiffError> {
     let mut found = compare::compare(from, to, &filter.paths(), filter.all)?;
     let changes = renames::pair(to, std::mem::take(&mut found.changes), &mut found.notes);
-    for change in &changes {
+    for (done, change) in changes.iter().enumerate() {
+        progress(done as u64, changes.len() as u64);
         let row = row(to, change, filter.detail, &mut found.notes);
         if sink(row).is_break() {
             break;

@@ -140,6 +140,10 @@ pub struct Exporter<'m> {
     pub now: Time,
     /// Told how many states are done, of how many.
     pub progress: &'m dyn Fn(u64, u64),
+    /// Asked until the repository is about to be changed.
+    pub cancelled: &'m dyn Fn() -> bool,
+    /// Told what is new in the repository on disk, for other mounts of it.
+    pub gained: &'m dyn Fn(&[Path]),
 }
 
 impl Exporter<'_> {
@@ -236,6 +240,7 @@ impl Exporter<'_> {
         let mut tree = stage.tree()?;
         for (done, (before, after, link)) in pairs.iter().enumerate() {
             (self.progress)(done as u64, total);
+            self.still_wanted()?;
             stage.go(before, after)?;
             let next = stage.tree()?;
             if next != tree {
@@ -322,6 +327,7 @@ impl Exporter<'_> {
         }
         let into = scratch.join("repo.git/objects/pack/pack").display().to_string();
         repo.git("pack the commits", &["pack-objects", "-q", "--revs", &into], wanted.as_bytes())?;
+        self.still_wanted()?;
         self.place(&repo, name, &tip)?;
         Ok(Branch { parent: base.head, tip, commits: commits.list, notes: commits.notes })
     }
@@ -374,8 +380,13 @@ impl Exporter<'_> {
         if commits.is_empty() {
             return Err(Error::Nothing);
         }
+        self.still_wanted()?;
         self.place(&repo, name, tip)?;
         Ok(Branch { parent: base.head, tip: tip.to_owned(), commits, notes: Vec::new() })
+    }
+
+    fn still_wanted(&self) -> Result<()> {
+        if (self.cancelled)() { Err(Error::Apply(apply::Error::Cancelled)) } else { Ok(()) }
     }
 
     /// Puts the packs of `repo` and a reference into the repository on disk.
@@ -407,6 +418,8 @@ impl Exporter<'_> {
             may_be_there: false,
         });
         let root = self.overlay().base().descriptor().map_err(|e| Error::io("open", "the repository")(e.into()))?;
-        self.machine.base_gains(|| apply::add(&Root::new(root), files).map_err(Error::from))
+        let new = self.machine.base_gains(|| apply::add(&Root::new(root), files).map_err(Error::from))?;
+        (self.gained)(&new);
+        Ok(())
     }
 }

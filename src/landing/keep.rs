@@ -113,6 +113,25 @@ pub fn all(store: &Store, kept: u64) -> Result<Vec<Kept>> {
     bad.map_or(Ok(found), Err)
 }
 
+/// Files that applies, or taking them back, took out of the base, as far as that is still kept.
+///
+/// # Errors
+/// When the log cannot be read.
+pub(super) fn taken_out(store: &Store) -> Result<Vec<Seen>> {
+    let (mut found, mut bad) = (Vec::new(), None);
+    let (from, to) = keys::everything_kept();
+    store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
+        let step = keys::last_number(key).unwrap_or(HEAD);
+        match if step == HEAD { None } else { Some(get(step, value)) } {
+            Some(Ok(Kept { old: Some(old), made: None, .. })) => found.push(old.seen),
+            Some(Err(error)) => bad = Some(error),
+            Some(Ok(_)) | None => {}
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    bad.map_or(Ok(found), Err)
+}
+
 /// Puts what is kept of a step.
 pub(super) fn put(batch: &mut Batch, kept: u64, one: &Kept) {
     let mut value = Vec::new();

@@ -123,7 +123,11 @@ impl Landing<'_> {
     /// # Errors
     /// [`LandError::Nothing`]; what base and log say. The base is then as it was, unless it is [`apply::Error::Unfinished`].
     pub fn apply(&self, ctx: &Ctx, selection: &Selection, watch: &mut dyn Watch) -> Result<Landed> {
-        let _busy = self.machine.begin();
+        let _busy = self.machine.begin_adding()?;
+        let range = selection.only.iter().flat_map(|(from, to)| [from.at(), to.at()]);
+        for at in selection.from.into_iter().chain(range) {
+            self.machine.is_there(at)?;
+        }
         self.resume(ctx, watch)?;
         let before = {
             let _gate = self.machine.gate.close();
@@ -163,7 +167,7 @@ impl Landing<'_> {
     /// # Errors
     /// As [`Landing::apply`]; conflicts are what changed in the base since.
     pub fn undo(&self, ctx: &Ctx, operation: &Operation, redo: bool, watch: &mut dyn Watch) -> Result<Landed> {
-        let _busy = self.machine.begin();
+        let _busy = self.machine.begin_adding()?;
         self.resume(ctx, watch)?;
         let kv = &*self.overlay().store().kv;
         {
@@ -331,11 +335,7 @@ impl Landing<'_> {
             let after = At { timeline: sealed.timeline, epoch: sealed.epoch };
             let undone_before = operation.undone || restore.is_some();
             let kept_after = if undone_before { operation.after } else { after };
-            let record = Operation { after: kept_after, last: after, ..operation.clone() };
-            match restore {
-                Some(_) => history::put_operation(&mut batch, &record),
-                None => history::put_new_operation(&*overlay.store().kv, &mut batch, &record)?,
-            }
+            history::put_operation(&mut batch, &Operation { after: kept_after, last: after, ..operation.clone() });
             let event = Note::new(Op::Apply, Ino::ROOT, Path::root()).with_path2(Path::new(operation.note.as_bytes()));
             overlay.journal_commit(ctx, batch, event, Sync::Yes).map_err(os("applied, but not written down"))?;
             overlay.now_in(next).map_err(os("applied, but the state cannot be read back"))?;

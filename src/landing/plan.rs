@@ -163,6 +163,7 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
         planned: Planned::new(id),
         places: Places::new(target),
         links: FxHashMap::default(),
+        taken_out: None,
     };
     let from = match &selection.only {
         Some((from, _)) => View::new(overlay, from.clone()),
@@ -204,6 +205,8 @@ struct Maker<'m, 'o> {
     places: Places<'m, 'o>,
     /// Files with several names: the path of the first.
     links: FxHashMap<crate::types::Ino, Path>,
+    /// What regentfs itself took out of the base; found out when it matters.
+    taken_out: Option<Vec<Seen>>,
 }
 
 type Look<T> = Result<T, Errno>;
@@ -289,9 +292,10 @@ impl Maker<'_, '_> {
             None => {
                 let lost =
                     target.and_then(|t| t.record.as_ref()).and_then(|r| r.origin.as_ref()).filter(|o| o.path == *path);
-                match (lost, target) {
+                let lost = lost.zip(target).map(|(origin, target)| of_origin(target.kind, origin));
+                match lost {
                     // Changed here, and gone from the base since.
-                    (Some(origin), Some(target)) => (Expect::Is(of_origin(target.kind, origin)), Found::Nothing),
+                    Some(lost) if !self.was_taken_out(&lost)? => (Expect::Is(lost), Found::Nothing),
                     _ => return Ok(Some(Expect::Nothing)),
                 }
             }
@@ -312,6 +316,15 @@ impl Maker<'_, '_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether it was an apply, or taking one back, by which a file went from the base: then nobody else changed anything.
+    fn was_taken_out(&mut self, lost: &Seen) -> Look<bool> {
+        let taken_out = match self.taken_out.take() {
+            Some(known) => known,
+            None => keep::taken_out(self.base.overlay().store()).map_err(|e| e.errno())?,
+        };
+        Ok(self.taken_out.insert(taken_out).iter().any(|seen| seen.same_file(lost)))
     }
 
     /// What the overlay knows of the base file that is there; `None` for one that it never saw.
@@ -410,7 +423,8 @@ impl Maker<'_, '_> {
 
     /// Directories that what is made needs and that were not selected themselves.
     fn directories_above(&mut self) -> Look<()> {
-        let have: BTreeSet<Path> = self.planned.plan.steps.iter().map(|s| s.path.clone()).collect();
+        let steps = self.planned.plan.steps.iter().map(|s| &s.path);
+        let have: BTreeSet<Path> = steps.chain(self.planned.conflicts.iter().map(|c| &c.path)).cloned().collect();
         let mut needed: BTreeSet<Path> = BTreeSet::new();
         for step in self.planned.plan.steps.iter().filter(|s| s.make != Make::Remove) {
             let mut at = step.path.clone();

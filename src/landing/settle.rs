@@ -14,7 +14,7 @@ use crate::overlay::view::{Node, View};
 use crate::overlay::{Ctx, Overlay};
 use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Print};
 use crate::store::lineage::Lineage;
-use crate::store::{Batch, Table, keys};
+use crate::store::{Batch, Change, Table, keys};
 use crate::types::{At, Errno, Ino, Kind, Name, Path};
 
 /// What is to be committed, and what it changes.
@@ -28,6 +28,8 @@ pub(super) struct Settled<'o> {
     pub names: BTreeMap<(Ino, Name), Path>,
     /// Present states that were put, over what the log has.
     records: FxHashMap<Ino, InodeRecord>,
+    /// Files of the base of which only the metadata was changed, and what they look like since; by device and inode number.
+    same: FxHashMap<(u64, u64), Seen>,
 }
 
 type Look<T> = std::result::Result<T, Errno>;
@@ -43,6 +45,7 @@ impl<'o> Settled<'o> {
             inodes: BTreeMap::new(),
             names: BTreeMap::new(),
             records: FxHashMap::default(),
+            same: FxHashMap::default(),
         })
     }
 
@@ -124,6 +127,7 @@ impl<'o> Settled<'o> {
             {
                 let ino = self.base.number_of(old.seen.dev, Ino(old.seen.ino), old.seen.born).map_err(&look)?;
                 pins.became(old, Became::Same(*made));
+                self.same.insert((made.dev, made.ino), *made);
                 let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
                 let record = pin::record_of(ino, &step.path, old, nlink, Some(made));
                 pins.inode(&mut self.batch, ino, &record, &step.path)?;
@@ -308,13 +312,35 @@ impl<'o> Settled<'o> {
         Ok(())
     }
 
+    /// A state of the past that is put again, if it is that of a base file which looks different since.
+    fn seen_now(&self, key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some((ino, _)) = keys::parse_inode(key).filter(|_| key.first() == Some(&b'i') && !value.is_empty()) else {
+            return Ok(None);
+        };
+        let mut record = codec::get_inode(ino, value)?;
+        let Some(origin) = &mut record.origin else { return Ok(None) };
+        let Some(seen) = self.same.get(&(origin.dev, origin.ino)) else { return Ok(None) };
+        origin.print = Print { size: seen.size, mtime: seen.mtime, ctime: seen.ctime };
+        let mut value = Vec::new();
+        codec::put_inode(&mut value, &record);
+        Ok(Some(value))
+    }
+
     /// Makes the overlay's side of the paths as it was at a point of the past.
     pub fn restore(&mut self, ctx: &Ctx, at: At, plan: &Plan) -> Result<()> {
         let kv = &*self.overlay.store().kv;
         let past = View::new(self.overlay, std::sync::Arc::new(Lineage::of(kv, at)?));
         let paths: Vec<Path> = plan.steps.iter().filter(|s| s.make != Make::Keep).map(|s| s.path.clone()).collect();
         let restored = self.overlay.plan_paths(&past, &paths, ctx).map_err(os("cannot look at the state before"))?;
-        self.overlay.put_plan(&mut self.batch, &restored);
+        let mut puts = Batch::new();
+        self.overlay.put_plan(&mut puts, &restored);
+        for (table, change) in puts.changes() {
+            let Change::Put(key, value) = change else { continue };
+            match self.seen_now(key, value)? {
+                Some(value) => self.batch.put(table, key, &value),
+                None => self.batch.put(table, key, value),
+            }
+        }
         restored.touched(&mut self.inodes, &mut self.names);
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::base::Base;
 use crate::store::codec::{self, Dentry, InodeRecord, Origin};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Store, StoreError, Sync, Table, keys};
-use crate::types::{Ino, Path};
+use crate::types::{Ino, Kind, Path};
 
 /// Gives entries to changed inodes that the base does not lead to any more. Returns the paths that lost their directory too.
 pub(crate) fn adopt(
@@ -32,6 +32,12 @@ pub(crate) fn adopt(
     if lost.is_empty() {
         return Ok(Vec::new());
     }
+    // Of a file with several names, the one that was known may be gone, and the base lead to it by another one.
+    let several: FxHashSet<u64> = lost.iter().filter(|(_, r, _)| r.attr.nlink > 1).map(|(_, _, o)| o.ino).collect();
+    let elsewhere = if several.is_empty() { several } else { among(base, &several) };
+    lost.retain(|(_, record, origin)| {
+        record.attr.kind == Kind::Dir || record.attr.nlink < 2 || !elsewhere.contains(&origin.ino)
+    });
     // Parents first: an entry in a directory that was itself replaced belongs to the directory that the log knows.
     lost.sort_by(|a, b| a.2.path.cmp(&b.2.path));
     let named = named(store, lineage)?;
@@ -46,7 +52,7 @@ pub(crate) fn adopt(
         let parent = match known.get(&dir) {
             Some(parent) => Some(*parent),
             None if dir == Path::root() => Some(Ino::ROOT),
-            None => base.stat_path(&dir).ok().map(|s| s.attr.ino),
+            None => base.stat_path(&dir).ok().filter(|s| s.attr.kind == Kind::Dir).map(|s| s.attr.ino),
         };
         match parent {
             Some(parent) if lineage.dentry(&*store.kv, parent, name)?.is_none() => {
@@ -60,6 +66,21 @@ pub(crate) fn adopt(
     }
     store.kv.commit(&put.batch, Sync::Yes)?;
     Ok(homeless)
+}
+
+/// Those of these numbers that are anywhere in the base.
+fn among(base: &dyn Base, wanted: &FxHashSet<u64>) -> FxHashSet<u64> {
+    let (mut found, mut dirs) = (FxHashSet::default(), vec![Path::root()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in base.list(&dir).unwrap_or_default() {
+            match entry.kind {
+                Some(Kind::Dir) => dirs.push(dir.join(&entry.name)),
+                _ if wanted.contains(&entry.ino) => drop(found.insert(entry.ino)),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// All inodes that an entry of the overlay leads to.

@@ -39,6 +39,14 @@ pub struct Report {
 /// # Errors
 /// When the store cannot be read at all. Whatever is wrong with what was read is in the report.
 pub fn check(store: &Store, log: bool) -> Result<Report> {
+    check_and_tell(store, log, &mut |_| {})
+}
+
+/// As [`check`]; `tell` hears how many events were looked at, now and then.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_and_tell(store: &Store, log: bool, tell: &mut dyn FnMut(u64)) -> Result<Report> {
     let mut check = Check { store, report: Report::default(), found: Found::default() };
     check.read_meta()?;
     check.read_versions()?;
@@ -50,7 +58,7 @@ pub fn check(store: &Store, log: bool) -> Result<Report> {
     check.versions();
     check.trash();
     check.counters()?;
-    check.events(log)?;
+    check.events(log, tell)?;
     Ok(check.report)
 }
 

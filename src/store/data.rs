@@ -238,6 +238,23 @@ impl Data {
         }
     }
 
+    /// Bytes that all version files take on disk. What vanishes meanwhile does not count.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let at = |path: &Path| StoreError::io("list", path.to_owned());
+        let mut total = 0_u64;
+        for dir in std::fs::read_dir(&self.dir).map_err(at(&self.dir))? {
+            let Ok(files) = std::fs::read_dir(dir.map_err(at(&self.dir))?.path()) else { continue };
+            for file in files.flatten() {
+                total = total.saturating_add(file.metadata().map_or(0, |m| m.blocks().saturating_mul(512)));
+            }
+        }
+        Ok(total)
+    }
+
     /// Every version file there is, with its size in bytes.
     pub fn list(&self) -> Result<Vec<(VersionId, u64)>> {
         let mut found = Vec::new();

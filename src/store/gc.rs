@@ -25,6 +25,8 @@ pub use estimate::{Estimate, estimate};
 
 /// Keys in a batch.
 const MOST: usize = 1000;
+/// How long somebody may look at the past while a collection waits.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What must stay.
 pub struct Keep<'a> {
@@ -86,25 +88,33 @@ fn all_timelines(store: &Store) -> Result<BTreeMap<Timeline, TimelineRecord>> {
 
 /// The versions that applies kept, but for those under the numbers in `gone`.
 fn kept_versions(store: &Store, keep: &Keep<'_>, gone: &BTreeSet<u64>) -> Result<Vec<VersionId>> {
+    let mut found = Vec::new();
+    for number in kept_numbers(store)?.difference(gone) {
+        found.extend((keep.kept)(*number)?);
+    }
+    Ok(found)
+}
+
+/// The numbers under which applies kept something.
+fn kept_numbers(store: &Store) -> Result<BTreeSet<u64>> {
     let mut numbers = BTreeSet::new();
     let (from, to) = keys::everything_kept();
     store.kv.scan(Table::Meta, &from, &to, &mut |key, _| {
         numbers.extend(keys::parse_kept(key));
         ControlFlow::Continue(())
     })?;
-    let mut found = Vec::new();
-    for number in numbers.difference(gone) {
-        found.extend((keep.kept)(*number)?);
-    }
-    Ok(found)
+    Ok(numbers)
 }
 
 /// Takes away the operations that cannot be undone any more, and the snapshots that are not kept. Returns the numbers under which such operations had kept
 /// something.
 fn expire(hand: &mut Hand<'_>, keep: &Keep<'_>, report: &mut Report) -> Result<BTreeSet<u64>> {
     let store = hand.store;
-    // Who found a snapshot before may finish with it.
-    let _past = (!hand.dry_run).then(|| store.past.write());
+    // Who found a snapshot before may finish with it. Not for ever: new ones wait behind us, and all operations on time.
+    let _past = match hand.dry_run {
+        true => None,
+        false => Some(store.past.try_write_for(PATIENCE).ok_or(StoreError::Looking)?),
+    };
     let kv = &*store.kv;
     let mut snapshots: BTreeMap<Epoch, _> = history::snapshots(kv)?.into_iter().map(|s| (s.epoch, s)).collect();
     let stays = |epoch: Epoch| keep.snapshots.contains(&epoch) || keep.shown.iter().any(|at| at.epoch == epoch);
@@ -112,18 +122,24 @@ fn expire(hand: &mut Hand<'_>, keep: &Keep<'_>, report: &mut Report) -> Result<B
     let whole = |at: At| stays(at.epoch) && snapshots.contains_key(&at.epoch);
     // They are undone in their order: behind one that cannot be, none can.
     let dead = operations.iter().rposition(|o| ![o.before, o.after, o.last].into_iter().all(whole));
+    let (expired, left) = operations.split_at(dead.map_or(0, |last| last + 1));
     let mut gone = BTreeSet::new();
-    for operation in operations.iter().take(dead.map_or(0, |last| last + 1)) {
+    for operation in expired {
         // As a whole: half of what an apply kept would be half an undo.
         hand.flush()?;
         hand.batch.delete(Table::Meta, &keys::operation(operation.id));
         if operation.kept != 0 {
             gone.insert(operation.kept);
-            let (from, to) = keys::all_kept(operation.kept);
-            kv.scan(Table::Meta, &from, &to, &mut |key, _| {
-                hand.batch.delete(Table::Meta, key);
-                ControlFlow::Continue(())
-            })?;
+            hand.forget_kept(operation.kept)?;
+        }
+    }
+    // What they had kept when they were taken back and done again earlier, each time under a new number.
+    let first = left.iter().map(|o| o.id).min().unwrap_or(u64::MAX);
+    for number in kept_numbers(store)?.range(..first) {
+        if !gone.contains(number) && left.iter().all(|o| o.kept != *number) {
+            gone.insert(*number);
+            hand.flush()?;
+            hand.forget_kept(*number)?;
         }
     }
     // The newest first, so that what one follows is there until it goes itself.
@@ -216,6 +232,16 @@ impl Hand<'_> {
     /// Makes room for so many keys that go together.
     fn room(&mut self, keys: usize) -> Result<()> {
         if self.batch.len() + keys > MOST { self.flush() } else { Ok(()) }
+    }
+
+    /// What an apply kept under a number; in the batch that is open.
+    fn forget_kept(&mut self, number: u64) -> Result<()> {
+        let (from, to) = keys::all_kept(number);
+        let store = self.store;
+        store.kv.scan(Table::Meta, &from, &to, &mut |key, _| {
+            self.batch.delete(Table::Meta, key);
+            ControlFlow::Continue(())
+        })
     }
 
     fn flush(&mut self) -> Result<()> {

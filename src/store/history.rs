@@ -206,26 +206,6 @@ pub fn get_timeline(id: Timeline, value: &[u8]) -> Result<TimelineRecord> {
 }
 
 /// Puts an operation's record.
-/// A new operation: what was undone in its timeline cannot be done again any more.
-///
-/// # Errors
-/// When the log cannot be read.
-pub fn put_new_operation(kv: &dyn Kv, batch: &mut Batch, o: &Operation) -> Result<()> {
-    for old in operations(kv)?.iter().filter(|old| old.undone && old.before.timeline == o.before.timeline) {
-        batch.delete(Table::Meta, &keys::operation(old.id));
-        if old.kept != 0 {
-            let (from, to) = keys::all_kept(old.kept);
-            kv.scan(Table::Meta, &from, &to, &mut |key, _| {
-                batch.delete(Table::Meta, key);
-                ControlFlow::Continue(())
-            })?;
-        }
-    }
-    put_operation(batch, o);
-    Ok(())
-}
-
-/// Puts down an operation that is known, or was changed.
 pub fn put_operation(batch: &mut Batch, o: &Operation) {
     let mut value = Vec::with_capacity(64);
     let mut w = Writer(&mut value);

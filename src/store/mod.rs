@@ -66,8 +66,10 @@ pub enum StoreError {
     Newer { path: PathBuf, found: String, known: u32 },
     #[error("the store {path} belongs to {owner}: give another directory with --store", path = path.display())]
     Foreign { path: PathBuf, owner: String },
-    #[error("the store {path} is in use by process {pid}: `regentfs unmount` first", path = path.display())]
+    #[error("the store {path} is in use by process {pid}: `regentfs unmount` if that is a mount, wait for it otherwise", path = path.display())]
     Locked { path: PathBuf, pid: String },
+    #[error("somebody looks at the past just now, so nothing of it is taken away: try again later")]
+    Looking,
     #[error("there is no regentfs store at {path}: `regentfs mount` makes one", path = path.display())]
     Missing { path: PathBuf },
 }
@@ -96,6 +98,7 @@ impl StoreError {
             | StoreError::Newer { .. }
             | StoreError::Foreign { .. }
             | StoreError::Locked { .. }
+            | StoreError::Looking
             | StoreError::Missing { .. } => Errno::EIO,
         }
     }
@@ -259,6 +262,14 @@ impl Store {
         let mut store = Store::from_parts(dir, kv, data, format)?;
         store._lock = Some(lock);
         Ok(store)
+    }
+
+    /// Bytes that log and versions take on disk.
+    ///
+    /// # Errors
+    /// When the versions cannot be listed.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        Ok(self.kv.disk_bytes().saturating_add(self.data.disk_bytes()?))
     }
 
     /// Puts a store together from its parts: the way tests slip in memory or faulty ones.

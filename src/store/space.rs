@@ -54,11 +54,19 @@ impl Space {
         Ok(())
     }
 
+    /// The next to ask for room makes the kernel be asked: for what is rare and must not fail in its middle.
+    pub fn look(&self) {
+        self.credit.store(0, Ordering::Relaxed);
+    }
+
     fn ask(&self) -> u64 {
-        match rustix::fs::fstatvfs(&self.dir) {
-            Ok(s) => s.f_bavail.saturating_mul(s.f_frsize),
-            // A file system that does not answer is not known to be full; writes themselves will tell.
-            Err(_) => u64::MAX,
-        }
+        // A file system that does not answer is not known to be full; writes themselves will tell.
+        self.disk().map_or(u64::MAX, |(free, _)| free)
+    }
+
+    /// Bytes that are free for this user on the store's disk, and its size; `None` when it does not say.
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::fstatvfs(&self.dir).ok()?;
+        Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
     }
 }

@@ -128,7 +128,7 @@ impl Machine {
     /// # Errors
     /// [`TimeError::Refused`] when the name is taken or cannot be one; what the log says.
     pub fn fork(&self, ctx: &Ctx, name: &str, from: Option<At>, mapped: &[Ino]) -> Result<TimelineRecord> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.is_free(name)?;
         match (from, self.overlay.shown()) {
             (Some(at), _) | (None, Shown::Past(at)) => {
@@ -148,7 +148,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::fork`]; [`TimeError::Refused`] when it is mounted after all.
     pub fn fork_other(&self, ctx: &Ctx, name: &str, parent: Timeline) -> Result<TimelineRecord> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.is_free(name)?;
         let kv = &*self.overlay.store().kv;
         let record = history::timeline(kv, parent)?;
@@ -319,26 +319,23 @@ impl Machine {
 
     fn put_switch(&self, ctx: &Ctx, before: At, after: At, known: Option<Operation>, note: &str) -> Result<Batch> {
         let store = self.overlay.store();
+        let operation = match known {
+            Some(known) => known,
+            None => Operation {
+                id: store.counters.next(&*store.kv, Counter::Operation)?,
+                time: ctx.now,
+                kind: OpKind::Switch,
+                before,
+                after,
+                last: after,
+                kept: 0,
+                undone: false,
+                note: note.to_owned(),
+            },
+        };
         let mut batch = Batch::new();
-        match known {
-            Some(known) => history::put_operation(&mut batch, &known),
-            None => history::put_new_operation(
-                &*store.kv,
-                &mut batch,
-                &Operation {
-                    id: store.counters.next(&*store.kv, Counter::Operation)?,
-                    time: ctx.now,
-                    kind: OpKind::Switch,
-                    before,
-                    after,
-                    last: after,
-                    kept: 0,
-                    undone: false,
-                    note: note.to_owned(),
-                },
-            )?,
-        }
         history::put_shown(&mut batch, after.timeline);
+        history::put_operation(&mut batch, &operation);
         Ok(batch)
     }
 }

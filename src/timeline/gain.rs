@@ -8,15 +8,24 @@ use crate::types::{Errno, Ino, Name, Path};
 
 impl Machine {
     /// Runs `add`, which adds files to the base and says which; nothing else that concerns the base goes on meanwhile. History is not told: such files show in
-    /// every state that has their directory.
+    /// every state that has their directory. Other mounts are to be told by [`Machine::show_gained`].
     ///
     /// # Errors
     /// Those of `add`; when the log cannot be read, though the files are there then.
-    pub fn base_gains<E: From<TimeError>>(&self, add: impl FnOnce() -> Result<Vec<Path>, E>) -> Result<(), E> {
+    pub fn base_gains<E: From<TimeError>>(&self, add: impl FnOnce() -> Result<Vec<Path>, E>) -> Result<Vec<Path>, E> {
         let _busy = self.begin();
         let paths = add()?;
-        let os = |errno: Errno| TimeError::Os { what: "it is done, but the mount may not show it", errno };
         self.overlay.base().forget();
+        self.show_gained(&paths)?;
+        Ok(paths)
+    }
+
+    /// The base has something new at these paths.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn show_gained(&self, paths: &[Path]) -> Result<(), TimeError> {
+        let os = |errno: Errno| TimeError::Os { what: "it is done, but the mount may not show it", errno };
         let stale = {
             let _gate = self.gate.close();
             let now = View::now(&self.overlay);

@@ -13,7 +13,7 @@ use crate::overlay::{Ctx, Overlay};
 use crate::store::history::{self, OpKind, Operation, Snapshot, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Counter, StoreError};
-use crate::types::{At, Errno, Ino, Kind, Note, Op, Path};
+use crate::types::{At, Epoch, Errno, Ino, Kind, Note, Op, Path};
 
 /// Why an operation did not happen. Then everything is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum TimeError {
     #[error("{0}")]
     Refused(String),
 }
+
+/// What the snapshots around an operation take at most, in bytes.
+const ROOM: u64 = 64 << 10;
 
 /// The first few of a list of paths.
 fn list(paths: &[Path]) -> String {
@@ -95,6 +98,18 @@ impl Machine {
         self.overlay.store().busy.lock()
     }
 
+    /// The same for what adds something: it is refused before it begins when the disk is full.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub(crate) fn begin_adding(&self) -> Result<MutexGuard<'_, ()>> {
+        let busy = self.begin();
+        let space = &self.overlay.store().space;
+        space.look();
+        space.claim(ROOM)?;
+        Ok(busy)
+    }
+
     /// The other overlays of the store that are in memory, with the gates that keep changes out of them.
     pub fn others(&self) -> Vec<(Arc<Overlay>, Arc<Gate>)> {
         self.showing.others(&self.overlay)
@@ -106,6 +121,18 @@ impl Machine {
         if self.overlay.is_read_only() {
             let why = "this mount shows a snapshot, which stays as it is: do that in the mount of a timeline";
             return Err(TimeError::Refused(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether a snapshot that was found before the lock of operations was taken is still there.
+    ///
+    /// # Errors
+    /// [`TimeError::Refused`] when it was collected meanwhile.
+    pub(crate) fn is_there(&self, at: At) -> Result<()> {
+        let sealed = at.epoch != Epoch::BASE && at != self.overlay.lineage().at();
+        if sealed && history::snapshot(&*self.overlay.store().kv, at.epoch)?.is_none() {
+            return Err(TimeError::Refused("that snapshot was collected just now".to_owned()));
         }
         Ok(())
     }
@@ -124,7 +151,7 @@ impl Machine {
     /// # Errors
     /// [`TimeError::LabelUsed`]; what the log says.
     pub fn snapshot(&self, ctx: &Ctx, reason: &Reason, mapped: &[Ino], durable: bool) -> Result<Snapshot> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.can_move()?;
         if let Some(label) = &reason.label {
             let kv = &*self.overlay.store().kv;
@@ -168,8 +195,9 @@ impl Machine {
         (kind, note): (OpKind, &str),
         mapped: &[Ino],
     ) -> Result<Moved> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.can_move()?;
+        self.is_there(target.at())?;
         self.write_back(mapped);
         let (moved, stale) = {
             let _gate = self.gate.close();
@@ -269,7 +297,7 @@ impl Machine {
                 let note = note.to_owned();
                 let operation =
                     Operation { id, time: ctx.now, kind, before, after, last: after, kept: 0, undone: false, note };
-                history::put_new_operation(kv, &mut batch, &operation)?;
+                history::put_operation(&mut batch, &operation);
             }
             None => {}
         }

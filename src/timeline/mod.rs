@@ -7,6 +7,7 @@ pub mod branch;
 pub mod collect;
 pub mod gain;
 pub mod gate;
+pub mod limits;
 pub mod machine;
 pub mod names;
 pub mod retention;

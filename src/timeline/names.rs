@@ -22,6 +22,8 @@ pub enum NameError {
 pub struct Names {
     pub candidates: Vec<Candidate>,
     store_id: String,
+    /// No epoch of the store is higher.
+    newest: Epoch,
     /// The newest snapshot of the timeline that is asked about.
     last: Epoch,
 }
@@ -49,7 +51,10 @@ impl Names {
             time: s.time,
         };
         let candidates = history::snapshots(kv)?.into_iter().map(candidate).collect();
-        Ok(Names { candidates, store_id, last: history::timeline(kv, timeline)?.last })
+        // Each timeline has its newest epoch open.
+        let main = history::timeline(kv, Timeline::MAIN)?;
+        let newest = history::timelines(kv)?.iter().map(|t| t.head).fold(main.head, Epoch::max);
+        Ok(Names { candidates, store_id, newest, last: history::timeline(kv, timeline)?.last })
     }
 
     /// As a view of the past sees it: steps back and times are looked up from there.
@@ -75,14 +80,25 @@ impl Names {
     /// What a text stands for.
     ///
     /// # Errors
-    /// When it stands for nothing, or for several snapshots.
+    /// When it stands for nothing, for several snapshots, or for one that was collected.
     pub fn find(&self, text: &str, now: Time) -> Result<Place, SpecError> {
         let spec = spec::parse(text, now)?;
-        Ok(match spec::resolve(&self.candidates, self.last, &spec)? {
+        let found = spec::resolve(&self.candidates, self.last, &spec).map_err(|error| match error {
+            SpecError::NotFound { name, .. } if self.was_there(&name) => SpecError::Collected { name },
+            other => other,
+        })?;
+        Ok(match found {
             Point::Base => Place::Base,
             Point::Now => Place::Now,
             Point::Snapshot(one) => Place::At(At { timeline: one.timeline, epoch: one.epoch }),
         })
+    }
+}
+
+impl Names {
+    /// Whether an id, or much of one, is that of a state which is no snapshot any more.
+    fn was_there(&self, name: &str) -> bool {
+        spec::is_like_id(name) && (1..self.newest.0).any(|n| spec::id_of(&self.store_id, Epoch(n)).starts_with(name))
     }
 }
 

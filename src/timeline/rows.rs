@@ -109,3 +109,23 @@ pub struct BranchRow {
 pub struct KnownRow {
     pub objects: Vec<String>,
 }
+
+/// What a collection took away, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcRow {
+    /// False if it was only asked for what would go.
+    pub done: bool,
+    pub snapshots: u64,
+    /// Of inodes and names, in the log.
+    pub states: u64,
+    /// Of the bytes of files.
+    pub versions: u64,
+    /// Bytes on disk that these versions took.
+    pub bytes: u64,
+    /// Bytes on disk that the store takes now.
+    pub store_bytes: u64,
+    /// How many it may take; null for no limit.
+    pub max_size: Option<u64>,
+    /// How long snapshots that nobody asked for are kept; null for ever.
+    pub keep_seconds: Option<u64>,
+}

@@ -17,6 +17,8 @@ use crate::types::{Epoch, Time, Timeline};
 const ALPHABET: &[u8; 16] = b"zyxwvutsrqponmlk";
 /// Letters of an id.
 pub const ID_LEN: usize = 8;
+/// Letters of an id that no two snapshots share by chance, but for a rare one.
+const ID_LIKE: usize = 6;
 /// Characters of a label, at most.
 pub const LABEL_LEN: usize = 100;
 /// What a message lists of candidates, and of similar names.
@@ -83,6 +85,8 @@ pub enum SpecError {
         /// Names that are like it, the nearest first.
         near: Vec<String>,
     },
+    #[error("snapshot {name} is not there any more: it was collected; `regentfs snapshots` lists those that are")]
+    Collected { name: String },
     #[error("{name} can be any of {count} snapshots: {}; {}", listed(.first, *.count), way_out(.name))]
     Ambiguous {
         name: String,
@@ -161,6 +165,11 @@ pub fn id_of(store_id: &str, epoch: Epoch) -> String {
 /// What a sealed state is called: the id of its snapshot, or `base`.
 pub fn name_of(store_id: &str, epoch: Epoch) -> String {
     if epoch == Epoch::BASE { "base".to_owned() } else { id_of(store_id, epoch) }
+}
+
+/// Whether so much of an id is there that it is hardly anything else.
+pub fn is_like_id(text: &str) -> bool {
+    text.len() >= ID_LIKE && may_be_id(text)
 }
 
 /// Whether this can be an id or, if it is shorter, the beginning of one.

@@ -25,13 +25,19 @@ impl Direction {
     }
 }
 
-/// The operation that would be taken back or done again next.
+/// The operation that would be taken back or done again next. All are of one timeline, in the order in which they were first done.
 pub fn next(operations: &[Operation], direction: Direction) -> Option<&Operation> {
     let last_done = operations.iter().rposition(|o| !o.undone);
     match direction {
         Direction::Undo => operations.get(last_done?),
-        // Only what was undone after the last one that stands: a new operation ends what could be done again.
-        Direction::Redo => operations.get(last_done.map_or(0, |at| at + 1)),
+        // A new operation ends what could be done again: what had been undone when it began, also after it was undone itself.
+        Direction::Redo => {
+            let after = operations.get(last_done.map_or(0, |at| at + 1)..)?;
+            let ended = |at: usize, o: &Operation| {
+                after.get(at + 1..).is_some_and(|later| later.iter().any(|new| o.last.epoch <= new.before.epoch))
+            };
+            after.iter().enumerate().find(|(at, o)| !ended(*at, o)).map(|(_, o)| o)
+        }
     }
 }
 
@@ -59,7 +65,7 @@ impl Machine {
     /// # Errors
     /// [`TimeError::Changed`]; [`TimeError::Nothing`]; what the log says.
     pub fn undo(&self, ctx: &Ctx, direction: Direction, force: bool, mapped: &[Ino]) -> Result<(Operation, Moved)> {
-        let _busy = self.begin();
+        let _busy = self.begin_adding()?;
         self.can_move()?;
         let operation = self.next_operation(direction)?;
         let (from, to) = match direction {
@@ -137,32 +143,46 @@ mod tests {
     use super::*;
     use crate::types::{Epoch, Time, Timeline};
 
-    fn list(undone: &[bool]) -> Vec<Operation> {
-        let at = At { timeline: Timeline::MAIN, epoch: Epoch(1) };
-        let one = |(id, &undone): (usize, &bool)| Operation {
-            id: id as u64,
-            time: Time::default(),
-            kind: OpKind::Rewind,
-            before: at,
-            after: at,
-            last: at,
-            kept: 0,
-            undone,
-            note: String::new(),
-        };
-        undone.iter().enumerate().map(one).collect()
+    /// What `n`ew operations, `u`ndo and `r`edo leave.
+    fn after(history: &str) -> Vec<Operation> {
+        let mut list: Vec<Operation> = Vec::new();
+        for (at, step) in history.chars().enumerate() {
+            let seal = |n: usize| At { timeline: Timeline::MAIN, epoch: Epoch(n as u64) };
+            // Where nothing is changed in between, an operation begins at the seal with which the one before it ended.
+            let (before, after) = (seal(at), seal(at + 1));
+            let direction = match step {
+                'n' => {
+                    let id = list.len() as u64;
+                    let (time, kind, note) = (Time::default(), OpKind::Rewind, String::new());
+                    list.push(Operation { id, time, kind, before, after, last: after, kept: 0, undone: false, note });
+                    continue;
+                }
+                'u' => Direction::Undo,
+                _ => Direction::Redo,
+            };
+            let id = next(&list, direction).unwrap_or_else(|| panic!("{history}: nothing at {at}")).id;
+            let one = list.iter_mut().find(|o| o.id == id).unwrap();
+            (one.undone, one.last) = (direction == Direction::Undo, after);
+        }
+        list
     }
 
     #[test]
     fn the_next_one_is_the_neighbour() {
-        let id = |undone: &[bool], direction| next(&list(undone), direction).map(|o| o.id);
-        assert_eq!(id(&[], Direction::Undo), None);
-        assert_eq!(id(&[false, false], Direction::Undo), Some(1));
-        assert_eq!(id(&[false, false], Direction::Redo), None);
-        assert_eq!(id(&[false, true, true], Direction::Undo), Some(0));
-        assert_eq!(id(&[false, true, true], Direction::Redo), Some(1));
-        assert_eq!(id(&[true, true], Direction::Redo), Some(0));
-        assert_eq!(id(&[true, false], Direction::Redo), None, "a new operation ends what could be done again");
+        let id = |history: &str, direction| next(&after(history), direction).map(|o| o.id);
+        assert_eq!(id("", Direction::Undo), None);
+        assert_eq!(id("nn", Direction::Undo), Some(1));
+        assert_eq!(id("nn", Direction::Redo), None);
+        assert_eq!(id("nnnuu", Direction::Undo), Some(0));
+        assert_eq!(id("nnnuu", Direction::Redo), Some(1));
+        assert_eq!(id("nnnuur", Direction::Redo), Some(2));
+        assert_eq!(id("nnuu", Direction::Redo), Some(0));
+        assert_eq!(id("nun", Direction::Redo), None, "a new operation ends what could be done again");
+        assert_eq!(id("nunu", Direction::Redo), Some(1), "also after it was undone itself");
+        assert_eq!(id("nunur", Direction::Redo), None);
+        assert_eq!(id("nnuurnu", Direction::Redo), Some(2));
+        assert_eq!(id("nnuurnuu", Direction::Redo), Some(0));
+        assert_eq!(id("nnuurnuur", Direction::Redo), Some(2));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod json;
 pub mod tree;
 
 use std::ffi::OsStr;

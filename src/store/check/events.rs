@@ -5,8 +5,11 @@ use crate::record::chain;
 use crate::store::{Result, Table, codec, keys};
 use crate::types::Seq;
 
+/// So many events are looked at between two words about it.
+const TOLD: u64 = 4096;
+
 impl Check<'_> {
-    pub(super) fn events(&mut self, log: bool) -> Result<()> {
+    pub(super) fn events(&mut self, log: bool, tell: &mut dyn FnMut(u64)) -> Result<()> {
         let mut last = Seq(0);
         let mut hash = chain::start(&self.store.format.id);
         let mut broken = false;
@@ -16,6 +19,9 @@ impl Check<'_> {
                 return Ok(false);
             };
             c.report.events += 1;
+            if c.report.events % TOLD == 0 {
+                tell(c.report.events);
+            }
             if seq.0 != last.0 + 1 {
                 c.problem(format!("the record jumps from event {last} to event {seq}"));
             }
