@@ -41,7 +41,8 @@ pub(crate) fn adopt(
     // Parents first: an entry in a directory that was itself replaced belongs to the directory that the log knows.
     lost.sort_by(|a, b| a.2.path.cmp(&b.2.path));
     let named = named(store, lineage)?;
-    let known: FxHashMap<Path, Ino> = lost.iter().map(|(ino, _, origin)| (origin.path.clone(), *ino)).collect();
+    let dirs = lost.iter().filter(|(_, record, _)| record.attr.kind == Kind::Dir);
+    let known: FxHashMap<Path, Ino> = dirs.map(|(ino, _, origin)| (origin.path.clone(), *ino)).collect();
     let mut homeless = Vec::new();
     let mut put = Put { store, base, lineage, batch: Batch::new() };
     for (ino, record, origin) in &lost {
