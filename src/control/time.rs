@@ -261,8 +261,8 @@ impl Mover<'_> {
         names: &Names,
         sink: Sink<'_>,
     ) -> Result<Done, Failure> {
-        let changed = self.machine.differing_from(target, paths)?;
-        if dry_run || changed.is_empty() {
+        if dry_run || !self.machine.differs_from(target, paths)? {
+            let changed = self.machine.differing_from(target, paths)?;
             let (_, kept) = self.machine.preview(&self.ctx, target, paths)?;
             let kept = if changed.is_empty() { Vec::new() } else { kept };
             let row =

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Change, Kv, Result, StoreError, Sync, Table, Visit};
@@ -92,18 +92,24 @@ impl Rocks {
         let mut read = ReadOptions::default();
         read.set_iterate_lower_bound(from);
         read.set_iterate_upper_bound(to);
-        read.fill_cache(false);
-        let mode = match direction {
-            Direction::Forward => IteratorMode::Start,
-            Direction::Reverse => IteratorMode::End,
-        };
-        for entry in self.db.iterator_cf_opt(self.family(table)?, read, mode) {
-            let (key, value) = entry.map_err(|e| StoreError::corrupt(e.to_string()))?;
-            if let ControlFlow::Break(()) = visit(&key, &value) {
-                break;
+        // Most ranges of the tree are the states of one thing, of which a rewind looks up thousands side by side: without the cache each of them
+        // would unpack a block of its own. The record is only ever read from end to end, and would push those out.
+        read.fill_cache(table != Table::Events);
+        let mut entries = self.db.raw_iterator_cf_opt(self.family(table)?, read);
+        match direction {
+            Direction::Forward => entries.seek_to_first(),
+            Direction::Reverse => entries.seek_to_last(),
+        }
+        while let Some((key, value)) = entries.item() {
+            if let ControlFlow::Break(()) = visit(key, value) {
+                return Ok(());
+            }
+            match direction {
+                Direction::Forward => entries.next(),
+                Direction::Reverse => entries.prev(),
             }
         }
-        Ok(())
+        entries.status().map_err(|e| StoreError::corrupt(e.to_string()))
     }
 }
 
