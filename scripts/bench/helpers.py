@@ -29,19 +29,19 @@ def writer(name):
     """Writes 4 KiB, or saves them by rename, until it is told to end; prints how long each took, in seconds."""
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-    signal.signal(signal.SIGUSR1, lambda *_: took.clear())
-    took, block, choose = [], b"w" * 4096, random.Random(name)
+    took, block, choose = {"write": [], "save": []}, b"w" * 4096, random.Random(name)
     out = os.open(f"written-{name}", os.O_CREAT | os.O_RDWR, 0o644)
     print("ready", flush=True)
     while not stop:
         start = time.monotonic()
-        if choose.random() < 0.8:
+        kind = "write" if choose.random() < 0.8 else "save"
+        if kind == "write":
             os.pwrite(out, block, 4096 * choose.randrange(1000))
         else:
             with open(f"saved-{name}.tmp", "wb") as file:
                 file.write(block)
             os.rename(f"saved-{name}.tmp", f"saved-{name}")
-        took.append(time.monotonic() - start)
+        took[kind].append(time.monotonic() - start)
         time.sleep(0.001)
     print(json.dumps(took))
 

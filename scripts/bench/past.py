@@ -57,6 +57,9 @@ class Regentfs(Past):
     def back(self):
         return timed(self.mounted.cli("rewind", self.last), "/")
 
+    def used(self):
+        return sum(self.mounted.disk().values())
+
     def end(self):
         self.mounted.unmount()
         super().end()
