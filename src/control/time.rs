@@ -78,7 +78,11 @@ pub(crate) fn place(overlay: &Overlay, text: &str) -> Result<(Place, Names), Fai
 pub fn sides<'o>(overlay: &'o Overlay, filter: &DiffFilter) -> Result<(View<'o>, View<'o>), Failure> {
     let view = |text: Option<&String>, otherwise: View<'o>| -> Result<View<'o>, Failure> {
         match text {
-            Some(text) => Ok(View::new(overlay, place(overlay, text)?.0.lineage(overlay)?)),
+            Some(text) => {
+                let place = place(overlay, text)?.0;
+                let view = View::new(overlay, place.lineage(overlay)?);
+                Ok(if matches!(place, Place::At(_)) { view.remembering() } else { view })
+            }
             None => Ok(otherwise),
         }
     };
@@ -117,7 +121,8 @@ fn changed(overlay: &Overlay, snapshot: &Snapshot) -> Result<u64, Failure> {
     let kv = &*overlay.store().kv;
     let to = Lineage::of(kv, At { timeline: snapshot.timeline, epoch: snapshot.epoch })?;
     let from = before(kv, snapshot)?;
-    Ok(diff::count(&View::new(overlay, Arc::new(from)), &View::new(overlay, Arc::new(to)))?)
+    let view = |lineage| View::new(overlay, Arc::new(lineage)).remembering();
+    Ok(diff::count(&view(from), &view(to))?)
 }
 
 /// The state before a snapshot's own changes.

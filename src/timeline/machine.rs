@@ -220,7 +220,7 @@ impl Machine {
     /// Fills in which paths a move changed. Takes no lock: others go on.
     pub(crate) fn report(&self, moved: Moved) -> Result<Moved> {
         let kv = &*self.overlay.store().kv;
-        let view = |at| Ok::<_, StoreError>(View::new(&self.overlay, Arc::new(Lineage::of(kv, at)?)));
+        let view = |at| Ok::<_, StoreError>(View::new(&self.overlay, Arc::new(Lineage::of(kv, at)?)).remembering());
         let paths = differing(&view(moved.before)?, &view(moved.after)?)
             .map_err(os("it is done, but not what changed can be told"))?;
         Ok(Moved { paths, ..moved })
