@@ -86,7 +86,11 @@ pub fn sides<'o>(overlay: &'o Overlay, filter: &DiffFilter) -> Result<(View<'o>,
             None => Ok(otherwise),
         }
     };
-    Ok((view(filter.from.as_ref(), View::base(overlay))?, view(filter.to.as_ref(), View::now(overlay))?))
+    let (from, to) = (view(filter.from.as_ref(), View::base(overlay))?, view(filter.to.as_ref(), View::now(overlay))?);
+    if filter.paths.is_empty() {
+        View::learn(&from, &to).map_err(os("cannot look at what changed"))?;
+    }
+    Ok((from, to))
 }
 
 /// Lists snapshots, oldest first.

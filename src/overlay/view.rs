@@ -19,7 +19,7 @@ use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
 use crate::store::codec::{self, Content, Dentry, InodeRecord};
 use crate::store::data::read_full;
-use crate::store::lineage::Lineage;
+use crate::store::lineage::{Lineage, Touched};
 use crate::types::event::ContentRef;
 use crate::types::{Attr, Epoch, Errno, Ino, Kind, Name, Path, Range, Time, VersionId};
 
@@ -149,6 +149,36 @@ impl<'a> View<'a> {
         }
         known.insert(ino, record.clone());
         Ok(record)
+    }
+
+    /// Looks up at once what two views will be asked for when they are compared. Only what remembers keeps it.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn learn(one: &View<'_>, two: &View<'_>) -> Result<()> {
+        let kv = &*one.overlay.store.kv;
+        let mut inos = Vec::new();
+        Lineage::touched(kv, &one.lineage, &two.lineage, &mut |touched| match touched {
+            Touched::Inode { ino, .. } => inos.push(ino),
+            Touched::Name { dir, .. } => inos.push(dir),
+        })
+        .map_err(failed)?;
+        inos.sort_unstable();
+        inos.dedup();
+        one.learn_all(&inos)?;
+        two.learn_all(&inos)
+    }
+
+    /// The same for these inodes, which are in order.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn learn_all(&self, inos: &[Ino]) -> Result<()> {
+        let Some(known) = &self.known else { return Ok(()) };
+        let mut known = known.lock();
+        let few = inos.get(..inos.len().min(REMEMBERED)).unwrap_or_default();
+        let kv = &*self.overlay.store.kv;
+        self.lineage.inodes(kv, few, &mut |ino, record| drop(known.insert(ino, record))).map_err(failed)
     }
 
     pub fn root(&self) -> Result<Node> {

@@ -221,7 +221,9 @@ impl Machine {
     pub(crate) fn report(&self, moved: Moved) -> Result<Moved> {
         let kv = &*self.overlay.store().kv;
         let view = |at| Ok::<_, StoreError>(View::new(&self.overlay, Arc::new(Lineage::of(kv, at)?)).remembering());
-        let paths = differing(&view(moved.before)?, &view(moved.after)?)
+        let (before, after) = (view(moved.before)?, view(moved.after)?);
+        let paths = View::learn(&before, &after)
+            .and_then(|()| differing(&before, &after))
             .map_err(os("it is done, but not what changed can be told"))?;
         Ok(Moved { paths, ..moved })
     }
