@@ -41,3 +41,43 @@ def perl(program, cwd, *arguments):
     head = "use strict; use Fcntl; use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC); my $t = clock_gettime(CLOCK_MONOTONIC);"
     tail = "printf \"%.9f\\n\", clock_gettime(CLOCK_MONOTONIC) - $t;"
     return float(run(["perl", "-e", head + program + tail, *map(str, arguments)], cwd).stdout)
+
+
+def table_row(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def seconds(value):
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.0f} ms" if value >= 0.1 else f"{value * 1000:.2f} ms"
+
+
+def is_mount(path):
+    """Also true of a mount whose daemon is dead, on which stat fails."""
+    with open("/proc/self/mountinfo") as mounts:
+        return any(line.split()[4] == path for line in mounts)
+
+
+def machine(path):
+    system = os.uname()
+    kind = run(["stat", "-f", "-c", "%T", path]).stdout.decode().strip()
+    version = run([find_binary(None) or "true", "--version"], check=False).stdout.decode().strip()
+    parts = [f"{os.cpu_count()} CPUs", f"Linux {system.release.split('-')[0]}", kind.replace("ext2/ext3", "ext4"), version]
+    return ", ".join(part for part in parts if part)
+
+
+def find_binary(given):
+    if given:
+        return os.path.abspath(given)
+    targets = [os.environ.get("CARGO_TARGET_DIR"), os.path.expanduser("~/.cache/regentfs/target"), "target"]
+    for target in targets:
+        if target and os.access(f"{target}/release/regentfs", os.X_OK):
+            return os.path.abspath(f"{target}/release/regentfs")
+    return None
+
+
+def choice(text, allowed, what):
+    chosen = text.split(",")
+    unknown = [name for name in chosen if name not in allowed]
+    if unknown:
+        sys.exit(f"{os.path.basename(sys.argv[0])}: no {what} {', '.join(unknown)}; there are: {', '.join(allowed)}")
+    return chosen

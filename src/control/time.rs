@@ -105,11 +105,19 @@ pub(crate) fn place(overlay: &Overlay, text: &str) -> Result<(Place, Names), Fai
 pub fn sides<'o>(overlay: &'o Overlay, filter: &DiffFilter) -> Result<(View<'o>, View<'o>), Failure> {
     let view = |text: Option<&String>, otherwise: View<'o>| -> Result<View<'o>, Failure> {
         match text {
-            Some(text) => Ok(View::new(overlay, place(overlay, text)?.0.lineage(overlay)?)),
+            Some(text) => {
+                let place = place(overlay, text)?.0;
+                let view = View::new(overlay, place.lineage(overlay)?);
+                Ok(if matches!(place, Place::At(_)) { view.remembering() } else { view })
+            }
             None => Ok(otherwise),
         }
     };
-    Ok((view(filter.from.as_ref(), View::base(overlay))?, view(filter.to.as_ref(), View::now(overlay))?))
+    let (from, to) = (view(filter.from.as_ref(), View::base(overlay))?, view(filter.to.as_ref(), View::now(overlay))?);
+    if filter.paths.is_empty() {
+        View::learn(&from, &to).map_err(os("cannot look at what changed"))?;
+    }
+    Ok((from, to))
 }
 
 /// Lists snapshots, oldest first.
@@ -144,7 +152,8 @@ fn changed(overlay: &Overlay, snapshot: &Snapshot) -> Result<u64, Failure> {
     let kv = &*overlay.store().kv;
     let to = Lineage::of(kv, At { timeline: snapshot.timeline, epoch: snapshot.epoch })?;
     let from = before(kv, snapshot)?;
-    Ok(diff::count(&View::new(overlay, Arc::new(from)), &View::new(overlay, Arc::new(to)))?)
+    let view = |lineage| View::new(overlay, Arc::new(lineage)).remembering();
+    Ok(diff::count(&view(from), &view(to))?)
 }
 
 /// The state before a snapshot's own changes.
@@ -298,8 +307,8 @@ impl Mover<'_> {
         names: &Names,
         sink: Sink<'_>,
     ) -> Result<Done, Failure> {
-        let changed = self.machine.differing_from(target, paths)?;
-        if dry_run || changed.is_empty() {
+        if dry_run || !self.machine.differs_from(target, paths)? {
+            let changed = self.machine.differing_from(target, paths)?;
             let (_, kept) = self.machine.preview(&self.ctx, target, paths)?;
             let kept = if changed.is_empty() { Vec::new() } else { kept };
             let row =

@@ -3,6 +3,8 @@
 //! The index leads to what differs between two points only if each path in it was right when the change was made. The paths that the
 //! past noted are those of its own time; a directory above, or the file itself, may be somewhere else in the states between which the plan leads.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -12,8 +14,9 @@ use super::view::{Node, View};
 use super::{Overlay, Result, failed};
 use crate::types::{Ino, Kind, Path};
 
-/// The paths that inodes had when they were changed before; an empty one was not known.
-pub(super) type Noted = FxHashMap<Ino, SmallVec<[Path; 1]>>;
+/// The paths that inodes had when they were changed before; an empty one was not known. In order, as the log has them: thousands of look-ups
+/// in no order would unpack a block each.
+pub(super) type Noted = BTreeMap<Ino, SmallVec<[Path; 1]>>;
 
 impl Overlay {
     /// Puts right the paths in a plan that leads from what is shown now to `target`.

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustc_hash::FxHashMap;
-
 use super::inode::{self, Bytes, State, Version};
 use super::places::{Place, Places};
 use super::relocate::Noted;
@@ -102,7 +100,9 @@ impl Overlay {
     pub fn plan(&self, target: &Arc<Lineage>) -> Result<Plan> {
         let (kv, now) = (&*self.store.kv, self.lineage());
         let mut plan = Plan::default();
-        let (mut inodes, mut names) = (Noted::default(), FxHashMap::default());
+        // Nothing changes either state meanwhile.
+        let view = View::new(self, target.clone()).remembering();
+        let (mut inodes, mut names) = (Noted::default(), BTreeMap::default());
         Lineage::touched(kv, &now, target, &mut |touched| match touched {
             Touched::Inode { ino, path } => inodes.entry(ino).or_default().push(path),
             Touched::Name { dir, name, path } => {
@@ -117,14 +117,17 @@ impl Overlay {
                 plan.names.insert((dir, name), NameChange { path, now: was, then });
             }
         }
+        let numbers: Vec<Ino> = inodes.keys().copied().collect();
+        let present = View::now(self).remembering();
+        view.learn_all(&numbers)?;
+        present.learn_all(&numbers)?;
         for (&ino, noted) in &inodes {
-            let (was, then) = (now.inode(kv, ino).map_err(failed)?, target.inode(kv, ino).map_err(failed)?);
+            let (was, then) = (present.inode(ino)?, view.inode(ino)?);
             if was != then {
                 let path = noted.last().cloned().unwrap_or_default();
                 plan.inodes.insert(ino, InodeChange { path, then });
             }
         }
-        let view = View::new(self, target.clone());
         self.relocate(&mut plan, &inodes, &view)?;
         self.renumber(&mut plan, &Places::new(&view))?;
         Ok(plan)

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use rustix::io::Errno as Os;
 
 use super::extents::{Extents, Source};
@@ -17,7 +19,7 @@ use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
 use crate::store::codec::{self, Content, Dentry, InodeRecord};
 use crate::store::data::read_full;
-use crate::store::lineage::Lineage;
+use crate::store::lineage::{Lineage, Touched};
 use crate::types::event::ContentRef;
 use crate::types::{Attr, Epoch, Errno, Ino, Kind, Name, Path, Range, Time, VersionId};
 
@@ -47,7 +49,13 @@ pub struct Node {
 pub struct View<'a> {
     overlay: &'a Overlay,
     lineage: Arc<Lineage>,
+    /// What was looked up already; see [`View::remembering`].
+    known: Option<Arc<Mutex<Known>>>,
 }
+
+type Known = FxHashMap<Ino, Option<InodeRecord>>;
+/// How many records a view remembers, at some 200 bytes each, before it begins anew.
+const REMEMBERED: usize = 1 << 16;
 
 /// What is not there is no error: it may have vanished while we look.
 pub(super) fn present<T>(result: Result<T, Os>) -> Result<Option<T>> {
@@ -98,16 +106,22 @@ impl Node {
 impl<'a> View<'a> {
     /// The tree at the end of a lineage; with [`Lineage::base`], the base as it is.
     pub fn new(overlay: &'a Overlay, lineage: Arc<Lineage>) -> View<'a> {
-        View { overlay, lineage }
+        View { overlay, lineage, known: None }
+    }
+
+    /// For going through a sealed state, in which everything is looked at several times: looks a record up only once. Not for a state that
+    /// is changed while this view is used, as by what an apply pins in the past.
+    pub fn remembering(self) -> View<'a> {
+        View { known: Some(Arc::default()), ..self }
     }
 
     /// What the mount shows now.
     pub fn now(overlay: &'a Overlay) -> View<'a> {
-        View { overlay, lineage: overlay.lineage() }
+        View::new(overlay, overlay.lineage())
     }
 
     pub fn base(overlay: &'a Overlay) -> View<'a> {
-        View { overlay, lineage: Arc::new(Lineage::base()) }
+        View::new(overlay, Arc::new(Lineage::base()))
     }
 
     pub fn lineage(&self) -> &Arc<Lineage> {
@@ -123,7 +137,48 @@ impl<'a> View<'a> {
     /// # Errors
     /// When the log cannot be read.
     pub fn inode(&self, ino: Ino) -> Result<Option<InodeRecord>> {
-        self.lineage.inode(&*self.overlay.store.kv, ino).map_err(failed)
+        let look = || self.lineage.inode(&*self.overlay.store.kv, ino).map_err(failed);
+        let Some(known) = &self.known else { return look() };
+        if let Some(record) = known.lock().get(&ino) {
+            return Ok(record.clone());
+        }
+        let record = look()?;
+        let mut known = known.lock();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(ino, record.clone());
+        Ok(record)
+    }
+
+    /// Looks up at once what two views will be asked for when they are compared. Only what remembers keeps it.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn learn(one: &View<'_>, two: &View<'_>) -> Result<()> {
+        let kv = &*one.overlay.store.kv;
+        let mut inos = Vec::new();
+        Lineage::touched(kv, &one.lineage, &two.lineage, &mut |touched| match touched {
+            Touched::Inode { ino, .. } => inos.push(ino),
+            Touched::Name { dir, .. } => inos.push(dir),
+        })
+        .map_err(failed)?;
+        inos.sort_unstable();
+        inos.dedup();
+        one.learn_all(&inos)?;
+        two.learn_all(&inos)
+    }
+
+    /// The same for these inodes, which are in order.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn learn_all(&self, inos: &[Ino]) -> Result<()> {
+        let Some(known) = &self.known else { return Ok(()) };
+        let mut known = known.lock();
+        let few = inos.get(..inos.len().min(REMEMBERED)).unwrap_or_default();
+        let kv = &*self.overlay.store.kv;
+        self.lineage.inodes(kv, few, &mut |ino, record| drop(known.insert(ino, record))).map_err(failed)
     }
 
     pub fn root(&self) -> Result<Node> {
@@ -172,8 +227,16 @@ impl<'a> View<'a> {
         if self.lineage.is_base() {
             return Ok(View::base_node(self.number(stat)?, stat, path));
         }
-        let ino = self.number(stat)?;
-        match self.inode(ino)?.filter(|r| r.attr.nlink > 0 && r.attr.kind == stat.attr.kind) {
+        let own = self.inode(stat.attr.ino)?;
+        let ino = match own.as_ref().and_then(|record| record.origin.as_ref()) {
+            // It says itself that it is this file. So what the log has now of the number, which another look would tell, does not matter.
+            Some(o) if o.dev == stat.dev && o.ino == stat.attr.ino.0 && o.born.is_some() && o.born == stat.born => {
+                stat.attr.ino
+            }
+            Some(_) | None => self.number(stat)?,
+        };
+        let record = if ino == stat.attr.ino { own } else { self.inode(ino)? };
+        match record.filter(|r| r.attr.nlink > 0 && r.attr.kind == stat.attr.kind) {
             Some(record) => Ok(View::log_node(ino, record)),
             None => Ok(View::base_node(ino, stat, path)),
         }

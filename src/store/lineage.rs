@@ -117,6 +117,31 @@ impl Lineage {
         found
     }
 
+    /// The states of many inodes, which are in order: what [`Lineage::inode`] says of each.
+    pub fn inodes(&self, kv: &dyn Kv, inos: &[Ino], each: &mut dyn FnMut(Ino, Option<InodeRecord>)) -> Result<()> {
+        let mut left = inos.to_vec();
+        let mut bad = None;
+        for &At { timeline, epoch } in &self.segments {
+            let ranges: Vec<_> = left.iter().map(|&ino| keys::inode_states(timeline, ino, epoch)).collect();
+            let mut found = vec![false; left.len()];
+            kv.firsts(Table::Tree, &ranges, &mut |number, _, value| {
+                let (Some(&ino), Some(found)) = (left.get(number), found.get_mut(number)) else { return };
+                *found = true;
+                match (value.is_empty(), codec::get_inode(ino, value)) {
+                    (true, _) => each(ino, None),
+                    (false, Ok(record)) => each(ino, Some(record)),
+                    (false, Err(error)) => bad = Some(error),
+                }
+            })?;
+            let mut found = found.into_iter();
+            left.retain(|_| found.next() == Some(false));
+        }
+        for ino in left {
+            each(ino, None);
+        }
+        bad.map_or(Ok(()), Err)
+    }
+
     /// Whether the inode has a state in an epoch before `epoch`, a tombstone included.
     pub fn inode_before(&self, kv: &dyn Kv, ino: Ino, epoch: Epoch) -> Result<bool> {
         let before = self.before(epoch);
@@ -270,5 +295,47 @@ mod tests {
             [(1, 0, 2)],
             "from the base on: what was pinned before the first epoch as well"
         );
+    }
+
+    #[test]
+    fn many_inodes_at_once_are_as_one_by_one() {
+        use crate::store::{Batch, Sync, mem::MemKv, rocks::Rocks};
+        use crate::types::Attr;
+        let dir = tempfile::tempdir().unwrap();
+        let rocks = Rocks::open(dir.path()).unwrap();
+        for kv in [&MemKv::new() as &dyn Kv, &rocks] {
+            let mut batch = Batch::new();
+            // Of every third inode many states, of every fifth one in the timeline that this one forked from; some are tombstones.
+            for ino in 1..200 {
+                let put = |batch: &mut Batch, timeline, epoch, size: u64| {
+                    let mut value = Vec::new();
+                    if size % 7 != 0 {
+                        let attr = Attr { ino: Ino(ino), size, ..Attr::default() };
+                        let content = codec::Content::None;
+                        let record =
+                            InodeRecord { attr, content, opaque: false, origin: None, target: None, xattrs: None };
+                        codec::put_inode(&mut value, &record);
+                    }
+                    batch.put(Table::Tree, &keys::inode(Timeline(timeline), Ino(ino), Epoch(epoch)), &value);
+                };
+                if ino % 3 == 0 {
+                    (10..20).for_each(|epoch| put(&mut batch, 2, epoch, ino + epoch));
+                }
+                if ino % 5 == 0 {
+                    put(&mut batch, 1, 3, ino);
+                }
+            }
+            kv.commit(&batch, Sync::No).unwrap();
+            for state in [lineage(&[(2, 14), (1, 5)]), lineage(&[(2, 99), (1, 2)]), lineage(&[(1, 5)]), lineage(&[])] {
+                for step in [1, 2, 50] {
+                    let inos: Vec<Ino> = (1..250).step_by(step).map(Ino).collect();
+                    let mut found = Vec::new();
+                    state.inodes(kv, &inos, &mut |ino, record| found.push((ino, record))).unwrap();
+                    found.sort_by_key(|(ino, _)| *ino);
+                    let one_by_one: Vec<_> = inos.iter().map(|&ino| (ino, state.inode(kv, ino).unwrap())).collect();
+                    assert_eq!(found, one_by_one);
+                }
+            }
+        }
     }
 }

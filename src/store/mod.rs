@@ -195,6 +195,23 @@ pub trait Kv: Send + std::marker::Sync {
     /// Visits the keys in `[from, to)` in order, from a consistent state.
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
 
+    /// Visits the first key of each of these ranges that has one, with the range's number. The ranges are in order; where they lie close
+    /// together this costs much less than a scan for each.
+    fn firsts(
+        &self,
+        table: Table,
+        ranges: &[(keys::Key, keys::Key)],
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]),
+    ) -> Result<()> {
+        for (number, (from, to)) in ranges.iter().enumerate() {
+            self.scan(table, from, to, &mut |key, value| {
+                visit(number, key, value);
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Visits the keys in `[from, to)` in reverse order.
     fn scan_back(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::keys::Key;
 use super::{Batch, Change, Kv, Result, StoreError, Sync, Table, Visit};
 
 /// Sizes are for a daemon that must stay small (docs/PERFORMANCE.md), not for a database server.
@@ -92,18 +93,24 @@ impl Rocks {
         let mut read = ReadOptions::default();
         read.set_iterate_lower_bound(from);
         read.set_iterate_upper_bound(to);
-        read.fill_cache(false);
-        let mode = match direction {
-            Direction::Forward => IteratorMode::Start,
-            Direction::Reverse => IteratorMode::End,
-        };
-        for entry in self.db.iterator_cf_opt(self.family(table)?, read, mode) {
-            let (key, value) = entry.map_err(|e| StoreError::corrupt(e.to_string()))?;
-            if let ControlFlow::Break(()) = visit(&key, &value) {
-                break;
+        // Most ranges of the tree are the states of one thing, of which a rewind looks up thousands side by side: without the cache each of them
+        // would unpack a block of its own. The record is only ever read from end to end, and would push those out.
+        read.fill_cache(table != Table::Events);
+        let mut entries = self.db.raw_iterator_cf_opt(self.family(table)?, read);
+        match direction {
+            Direction::Forward => entries.seek_to_first(),
+            Direction::Reverse => entries.seek_to_last(),
+        }
+        while let Some((key, value)) = entries.item() {
+            if let ControlFlow::Break(()) = visit(key, value) {
+                return Ok(());
+            }
+            match direction {
+                Direction::Forward => entries.next(),
+                Direction::Reverse => entries.prev(),
             }
         }
-        Ok(())
+        entries.status().map_err(|e| StoreError::corrupt(e.to_string()))
     }
 }
 
@@ -114,6 +121,29 @@ impl Kv for Rocks {
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
         self.range(table, from, to, Direction::Forward, visit)
+    }
+
+    fn firsts(&self, table: Table, ranges: &[(Key, Key)], visit: &mut dyn FnMut(usize, &[u8], &[u8])) -> Result<()> {
+        // One iterator for all of them: making one costs as much as its search does.
+        const STEPS: usize = 4;
+        let mut entries = self.db.raw_iterator_cf(self.family(table)?);
+        for (number, (from, to)) in ranges.iter().enumerate() {
+            let mut steps = 0;
+            while steps < STEPS && entries.key().is_some_and(|key| key < from.as_slice()) {
+                entries.next();
+                steps += 1;
+            }
+            // Not at a key: it was not asked yet, or has come to the end, after which there is nothing for the later ranges either.
+            if entries.key().is_none_or(|key| key < from.as_slice()) {
+                entries.seek(from);
+            }
+            match entries.item() {
+                Some((key, value)) if key < to.as_slice() => visit(number, key, value),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        entries.status().map_err(|e| StoreError::corrupt(e.to_string()))
     }
 
     fn scan_back(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {

@@ -99,8 +99,7 @@ impl Machine {
                 self.overlay.plan(&target).map_err(os)?
             } else {
                 let touched: Vec<Path> = self.differing(&source, &target).map_err(os)?;
-                let mut both: Vec<Path> =
-                    since.iter().filter(|p| touched.iter().any(|t| related(p, t))).cloned().collect();
+                let mut both: Vec<Path> = since.iter().filter(|p| related(p, &touched)).cloned().collect();
                 if !both.is_empty() {
                     both.sort();
                     return Err(TimeError::Changed(both));
@@ -131,11 +130,26 @@ impl Machine {
     }
 }
 
-/// Whether one path is the other, or below it.
-fn related(one: &Path, two: &Path) -> bool {
-    let below = |a: &[u8], b: &[u8]| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-    let (a, b) = (one.as_bytes(), two.as_bytes());
-    below(a, b) || below(b, a)
+/// Whether a path is one of these, or below or above one; the root, whose attributes alone are meant, is neither. They are in order; there
+/// may be ten thousands of both.
+fn related(path: &Path, sorted: &[Path]) -> bool {
+    let mut at = path.clone();
+    loop {
+        if sorted.binary_search(&at).is_ok() {
+            return true;
+        }
+        match at.split_last() {
+            Some((above, _)) if above != Path::root() => at = above,
+            Some(_) | None => break,
+        }
+    }
+    if *path == Path::root() {
+        return false;
+    }
+    // What is below it stands together, in the order of its bytes, from `path/` on.
+    let below = path.join(b"");
+    let first = sorted.partition_point(|p| *p < below);
+    sorted.get(first).is_some_and(|p| p.as_bytes().starts_with(below.as_bytes()))
 }
 
 #[cfg(test)]
@@ -187,8 +201,18 @@ mod tests {
 
     #[test]
     fn paths_in_each_others_way() {
-        let related = |a: &str, b: &str| super::related(&Path::new(a.as_bytes()), &Path::new(b.as_bytes()));
-        assert!(related("a/b", "a") && related("a", "a/b") && related("a", "a"));
-        assert!(!related("a", "ab") && !related("a/b", "a/c"));
+        let related = |a: &str, list: &[&str]| {
+            let list: Vec<Path> = list.iter().map(|p| Path::new(p.as_bytes())).collect();
+            super::related(&Path::new(a.as_bytes()), &list)
+        };
+        assert!(
+            related("a/b", &["a"])
+                && related("a", &["a/b"])
+                && related("a", &["a"])
+                && related("a/b/c", &["0", "a", "b"])
+        );
+        assert!(related("a", &["a-b", "a/b"]), "in the order of bytes, others stand in between");
+        assert!(!related("a", &["ab"]) && !related("a/b", &["a/c"]) && !related("a", &["a-b"]) && !related("a", &[]));
+        assert!(!related("a", &[""]) && !related("", &["a"]) && related("", &["", "a"]));
     }
 }
