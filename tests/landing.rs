@@ -5,6 +5,10 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "landing/dump.rs"]
+mod dump;
+#[path = "landing/known.rs"]
+mod known;
 #[path = "model/mod.rs"]
 mod model;
 #[path = "time/mod.rs"]
@@ -15,6 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dump::dump;
 use model::log::Log;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -122,14 +127,14 @@ fn with<T>(live: &Live, act: impl FnOnce(&Landing<'_>) -> T) -> T {
 }
 
 fn apply(live: &Live, now: Time) -> Result<(), String> {
+    apply_only(live, now, Vec::new())
+}
+
+fn apply_only(live: &Live, now: Time, paths: Vec<regentfs::types::Path>) -> Result<(), String> {
     let ctx = Live::ctx(now);
-    match with(live, |landing| landing.apply(&ctx, &Selection::default(), &mut ())) {
-        Ok(landed) if landed.conflicts.is_empty() => {
-            if std::env::var_os("REGENTFS_LANDING_SCRIPT").is_some() {
-                println!("applied {:?}", landed.paths);
-            }
-            Ok(())
-        }
+    let selection = Selection { paths, ..Selection::default() };
+    match with(live, |landing| landing.apply(&ctx, &selection, &mut ())) {
+        Ok(landed) if landed.conflicts.is_empty() => Ok(()),
         Ok(landed) => Err(format!("conflicts: {:?}", landed.conflicts)),
         Err(error) => Err(error.to_string()),
     }
@@ -143,60 +148,23 @@ fn undo(live: &Live, now: Time, direction: Direction) {
     assert!(landed.conflicts.is_empty(), "{:?}", landed.conflicts);
 }
 
-/// Base and log, for people who look at one sequence.
-fn dump(live: &Live, base: &FsPath, what: &str) {
-    if std::env::var_os("REGENTFS_LANDING_SCRIPT").is_none() {
-        return;
-    }
-    println!("{what}");
-    {
-        std::process::Command::new("find").arg(base).arg("-ls").status().expect("find");
-        let (from, to) = (b"d".to_vec(), b"j".to_vec());
-        live.store()
-            .kv
-            .scan(regentfs::store::Table::Tree, &from, &to, &mut |key, value| {
-                if let Some((dir, name, epoch)) = regentfs::store::keys::parse_dentry(key) {
-                    println!(
-                        "d {dir} {} @{} {:?}",
-                        String::from_utf8_lossy(name),
-                        epoch.0,
-                        regentfs::store::codec::get_dentry(value).ok()
-                    );
-                } else if let Some((ino, epoch)) = regentfs::store::keys::parse_inode(key) {
-                    println!(
-                        "i {ino} @{} {:?}",
-                        epoch.0,
-                        regentfs::store::codec::get_inode(ino, value).ok().map(|r| (
-                            r.attr.nlink,
-                            r.attr.size,
-                            r.content, r.opaque, r.attr.mtime.secs, r.xattrs.as_ref().map(|x| x.len()),
-                            r.origin.map(|o| (o.path.to_string(), o.ino))
-                        ))
-                    );
-                }
-                std::ops::ControlFlow::Continue(())
-            })
-            .expect("scan");
-    }
-}
-
 fn nothing_left(live: &Live, what: &str) {
     let (base, now) = (View::base(live.overlay()), View::now(live.overlay()));
     let left = differing(&base, &now).expect("compare");
     assert!(left.is_empty(), "{what}: still in the overlay: {left:?}");
 }
 
-/// Why a sequence fails, with what was done.
-fn failure(ops: &[Op], log: Log) -> Option<String> {
+/// Why a sequence fails, with what was done. `parts`: some of the paths are applied before the others.
+fn failure(ops: &[Op], log: Log, parts: bool) -> Option<String> {
     let mut trace = Vec::new();
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| case(ops, log, &mut trace)));
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| case(ops, log, parts, &mut trace)));
     let panic = result.err()?;
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let why = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
     Some(format!("{why}\nafter:\n{}", trace.join("\n")))
 }
 
-fn case(ops: &[Op], log: Log, trace: &mut Vec<String>) {
+fn case(ops: &[Op], log: Log, parts: bool, trace: &mut Vec<String>) {
     let dir = common::scratch();
     let base = dir.path().join("base");
     std::fs::create_dir(&base).expect("create the base");
@@ -212,6 +180,12 @@ fn case(ops: &[Op], log: Log, trace: &mut Vec<String>) {
     live.restart();
     let before = Before::of(&mut live, &points);
     let original = time::base::read(&base);
+    dump(&live, &base, "before apply");
+    if parts {
+        in_parts(&mut live, &before);
+        assert_applied(&before.now, &time::base::read(&base), "the base after apply in parts");
+        return;
+    }
     match apply(&live, Time::new(2_000_000_000, 1)) {
         Err(error) if error.contains("nothing to apply") => return,
         other => other.expect("apply"),
@@ -239,6 +213,24 @@ fn case(ops: &[Op], log: Log, trace: &mut Vec<String>) {
     before.check(&mut live, "after the second apply");
 }
 
+/// Applies every third path that differs, and what is below; then, after a restart, the rest.
+fn in_parts(live: &mut Live, before: &Before) {
+    let preview = with(live, |landing| landing.preview(&Selection::default())).expect("preview");
+    let some: Vec<_> = preview.paths.iter().step_by(3).cloned().collect();
+    let nothing = |error: &String| error.contains("nothing to apply");
+    if !some.is_empty() {
+        let done = apply_only(live, Time::new(2_000_000_000, 1), some.clone());
+        assert!(done.is_ok() || done.as_ref().is_err_and(nothing), "apply of {some:?}: {done:?}");
+        before.check(live, &format!("after apply of {some:?}"));
+        live.restart();
+        before.check(live, &format!("after a restart after apply of {some:?}"));
+    }
+    let done = apply(live, Time::new(2_000_000_001, 1));
+    assert!(done.is_ok() || done.as_ref().is_err_and(nothing), "apply of the rest after {some:?}: {done:?}");
+    before.check(live, &format!("after apply of the rest after {some:?}"));
+    nothing_left(live, "after apply in parts");
+}
+
 fn sequences(cases: u32) -> Vec<Vec<Op>> {
     let seed = number("REGENTFS_LANDING_SEED").unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64);
     let cases = number("REGENTFS_LANDING_CASES").map_or(cases, |n| n as u32);
@@ -256,10 +248,11 @@ fn what_is_applied_leaves_the_overlay_and_the_past_stays() {
     let _turn = turn();
     rustix::process::umask(rustix::fs::Mode::empty());
     let memory = || Log::Memory(Arc::new(MemKv::new()));
-    for (at, ops) in sequences(60).into_iter().enumerate() {
+    for (at, ops) in sequences(80).into_iter().enumerate() {
         let log = if at % 6 == 0 { Log::Disk } else { memory() };
-        if let Some(why) = failure(&ops, log) {
-            panic!("case {at}: {}", shorter(ops, |ops| failure(ops, memory())).unwrap_or(why));
+        let parts = at % 4 == 3;
+        if let Some(why) = failure(&ops, log, parts) {
+            panic!("case {at} (parts: {parts}): {}", shorter(ops, |ops| failure(ops, memory(), parts)).unwrap_or(why));
         }
     }
 }
@@ -272,17 +265,16 @@ fn known_sequences() {
     let asked = std::env::var_os("REGENTFS_LANDING_SCRIPT").map(|p| std::fs::read_to_string(p).expect("the script"));
     let known: Vec<(&str, &str)> = match &asked {
         Some(text) => vec![("REGENTFS_LANDING_SCRIPT", text)],
-        None => KNOWN.to_vec(),
+        None => known::SCRIPTS.to_vec(),
     };
-    let run = |(name, text): &(&str, &str)| {
-        let why = failure(&time::script::parse(text), Log::Memory(Arc::new(MemKv::new())))?;
-        Some(format!("{name}: {why}"))
+    let run = |name: &str, text: &str, parts| {
+        let why = failure(&time::script::parse(text), Log::Memory(Arc::new(MemKv::new())), parts)?;
+        Some(format!("{name} (parts: {parts}): {why}"))
     };
-    let failures: Vec<String> = known.iter().filter_map(run).collect();
+    let both = |(name, text): &(&str, &str)| [run(name, text, false), run(name, text, true)].into_iter().flatten();
+    let failures: Vec<String> = known.iter().flat_map(both).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
-
-const KNOWN: &[(&str, &str)] = &[];
 
 fn write(path: impl AsRef<FsPath>, text: &str) {
     std::fs::write(path, text).expect("write");
