@@ -310,7 +310,10 @@ mod tests {
                 let put = |batch: &mut Batch, timeline, epoch, size: u64| {
                     let mut value = Vec::new();
                     if size % 7 != 0 {
-                        let attr = Attr { ino: Ino(ino), size, ..Attr::default() };
+                        let (perm, nlink, uid, gid, rdev, blocks) = (0o644, 1, 0, 0, 0, 0);
+                        let (atime, mtime, ctime) = Default::default();
+                        let (ino, kind) = (Ino(ino), crate::types::Kind::Fifo);
+                        let attr = Attr { ino, kind, perm, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime };
                         let content = codec::Content::None;
                         let record =
                             InodeRecord { attr, content, opaque: false, origin: None, target: None, xattrs: None };

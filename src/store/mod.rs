@@ -188,6 +188,9 @@ impl Batch {
 /// What a scan hands out: key and value; `Break` ends it.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
+/// The same for the first keys of many ranges, with the number of the range.
+pub type VisitFirst<'a> = &'a mut dyn FnMut(usize, &[u8], &[u8]);
+
 /// The key-value log. Keys are ordered as bytes within their table.
 pub trait Kv: Send + std::marker::Sync {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
@@ -197,12 +200,7 @@ pub trait Kv: Send + std::marker::Sync {
 
     /// Visits the first key of each of these ranges that has one, with the range's number. The ranges are in order; where they lie close
     /// together this costs much less than a scan for each.
-    fn firsts(
-        &self,
-        table: Table,
-        ranges: &[(keys::Key, keys::Key)],
-        visit: &mut dyn FnMut(usize, &[u8], &[u8]),
-    ) -> Result<()> {
+    fn firsts(&self, table: Table, ranges: &[(keys::Key, keys::Key)], visit: VisitFirst<'_>) -> Result<()> {
         for (number, (from, to)) in ranges.iter().enumerate() {
             self.scan(table, from, to, &mut |key, value| {
                 visit(number, key, value);
