@@ -169,10 +169,7 @@ fn dump(live: &Live, base: &FsPath, what: &str) {
                         regentfs::store::codec::get_inode(ino, value).ok().map(|r| (
                             r.attr.nlink,
                             r.attr.size,
-                            r.content,
-                            r.opaque,
-                            r.attr.mtime.secs,
-                            r.xattrs.as_ref().map(|x| x.len()),
+                            r.content, r.opaque, r.attr.mtime.secs, r.xattrs.as_ref().map(|x| x.len()),
                             r.origin.map(|o| (o.path.to_string(), o.ino))
                         ))
                     );

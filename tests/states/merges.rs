@@ -8,7 +8,7 @@ use regentfs::timeline::TimeError;
 use regentfs::timeline::combine::Favor;
 use regentfs::timeline::retention::Policy;
 use regentfs::timeline::undo::Direction;
-use regentfs::types::{At, Kind};
+use regentfs::types::Kind;
 
 use super::merge::{how, try_merge};
 use super::random::{self, Edits, Trace, edit, seeds};
