@@ -24,7 +24,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // It gets a plan and knows nothing of where that comes from.
     ("apply", &["store", "types"]),
     ("actors", &["clock", "sys", "types"]),
-    ("timeline", &["clock", "overlay", "query", "store", "types"]),
+    ("timeline", &["clock", "merge", "overlay", "query", "store", "types"]),
     ("engine", &["actors", "base", "clock", "overlay", "record", "store", "timeline", "types"]),
     ("fuse", &["engine", "overlay", "sys", "timeline", "types"]),
     ("query", &["actors", "store", "types"]),

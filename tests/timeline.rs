@@ -6,6 +6,8 @@ mod common;
 mod beside;
 #[path = "timeline/ends.rs"]
 mod ends;
+#[path = "timeline/merge.rs"]
+mod merge;
 #[path = "mount/scene.rs"]
 mod scene;
 #[path = "timeline/stage.rs"]

@@ -14,6 +14,7 @@ pub mod export;
 pub mod fsck;
 pub mod gc;
 pub mod interrupt;
+pub mod merge;
 pub mod mount;
 pub mod moved;
 pub mod output;

@@ -68,6 +68,9 @@ pub fn ask(repo: &Repo, request: &Request, json: bool) -> Result<()> {
             "{}: nothing was done (--ours overwrites what the repository has there, --theirs leaves it)",
             count(n, "conflict")
         ),
+        (n, false, "merge") => {
+            bail!("{}: nothing was done (--ours or --theirs decides)", count(n, "conflict"))
+        }
         (n, false, _) => bail!("{}: nothing was done", count(n, "conflict")),
     }
 }
@@ -81,7 +84,8 @@ fn print(out: &mut Output, row: &MovedRow, paths: &[PathRow]) -> std::io::Result
     }
     if row.done || conflicts == 0 {
         for path in changed.iter().take(SHOWN) {
-            out.line(&format!("  {}", printable(&path.path)))?;
+            let merged = if path.kind.as_deref() == Some("merged") { " (merged)" } else { "" };
+            out.line(&format!("  {}{merged}", printable(&path.path)))?;
         }
         if changed.len() > SHOWN {
             out.line(&format!("  and {} more", changed.len() - SHOWN))?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap_complete::engine::ArgValueCompleter;
 
 use super::output::{Align, Output, Style, Table, ago};
-use super::{Which, complete, moved, repo, source::Source};
+use super::{Which, complete, merge, moved, repo, source::Source};
 use crate::control::protocol::{Request, TimelineRequest};
 use crate::timeline::rows::TimelineRow;
 
@@ -22,6 +22,7 @@ enum Command {
     Fork(Fork),
     List(List),
     Switch(Switch),
+    Merge(merge::Args),
     Delete(Delete),
 }
 
@@ -92,6 +93,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
             let request = Request::Timeline(TimelineRequest::Switch { name: args.name.clone() });
             moved::ask(&repo, &request, args.json)
         }
+        Command::Merge(args) => merge::run(args, store),
         Command::Delete(args) => {
             let request = TimelineRequest::Delete { name: args.name.clone() };
             one(&args.which, store, request, args.json, &|row| format!("deleted timeline {}", row.name))

@@ -7,6 +7,7 @@ pub mod contents;
 pub mod export;
 pub mod gc;
 pub mod host;
+mod merge;
 pub mod protocol;
 pub mod server;
 pub mod time;

@@ -60,6 +60,7 @@ pub enum Request {
     },
     Undo(Undo),
     Apply(Apply),
+    Merge(Merge),
     Export(Export),
     /// Commits that were made in the mount, as a branch of the repository on disk.
     Bring(Bring),
@@ -90,6 +91,7 @@ impl Request {
                 | Request::Discard { .. }
                 | Request::Undo(_)
                 | Request::Apply(_)
+                | Request::Merge(_)
                 | Request::Export(_)
                 | Request::Bring(_)
                 | Request::Timeline(_)
@@ -110,6 +112,7 @@ impl Request {
             | Request::Discard { .. }
             | Request::Undo(_)
             | Request::Apply(_)
+            | Request::Merge(_)
             | Request::Export(_)
             | Request::Bring(_) => true,
             Request::Timeline(TimelineRequest::Fork { from, .. }) => {
@@ -189,6 +192,19 @@ pub struct Rewind {
     pub to: String,
     /// Only these, relative to the root, in hexadecimal; none means everything.
     pub paths: Vec<String>,
+    /// Say what would happen, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What to merge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Merge {
+    /// The timeline whose changes are brought here.
+    pub timeline: String,
+    /// What to take where both changed something: ours, or theirs. Neither means that nothing is done then.
+    pub ours: bool,
+    pub theirs: bool,
     /// Say what would happen, and do nothing.
     pub dry_run: bool,
 }
@@ -472,6 +488,7 @@ pub fn dispatch(
         | Request::Discard { .. }
         | Request::Undo(_)
         | Request::Apply(_)
+        | Request::Merge(_)
         | Request::Export(_)
         | Request::Bring(_)
         | Request::Gc(_) => {

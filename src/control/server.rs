@@ -24,6 +24,7 @@ use crate::engine::{Caller, Engine, Mode};
 use crate::overlay::Shown;
 use crate::overlay::view::View;
 use crate::query::{rows, time};
+use crate::timeline::branch;
 use crate::timeline::limits;
 use crate::timeline::rows::UserRow;
 use crate::types::{Path as InBase, Time, unhex};
@@ -224,6 +225,18 @@ impl Served {
             Request::Timeline(asked) => {
                 let engine = self.mover_of(mount, asked)?;
                 moving(&engine, stream, request, &|_| {}, &mut sink)
+            }
+            Request::Merge(asked) => {
+                // What was changed in the other one's mount through mappings counts as well.
+                let theirs = branch::named(&*engine.overlay().store().kv, &asked.timeline).map(|t| t.id);
+                let mounts = self.host.mounts();
+                let shows = |m: &&Arc<Mount>| {
+                    theirs.as_ref().is_ok_and(|&id| m.engine.overlay().shown() == Shown::Timeline(id))
+                };
+                if let Some(theirs) = mounts.iter().find(shows) {
+                    theirs.engine.machine().write_back(&theirs.engine.may_be_mapped());
+                }
+                moving(engine, stream, request, &|_| {}, &mut sink)
             }
             Request::Snapshot { .. }
             | Request::Rewind(_)

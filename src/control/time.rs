@@ -243,6 +243,7 @@ impl Mover<'_> {
             Request::Discard { dry_run } => self.discard(*dry_run, sink),
             Request::Undo(undo) => self.undo(undo, sink),
             Request::Apply(apply) => self.apply(apply, sink),
+            Request::Merge(merge) => self.merge(merge, sink),
             Request::Export(export) => self.export(export, sink),
             Request::Bring(bring) => self.bring(bring, sink),
             Request::Timeline(request) => self.timeline(request, sink),
@@ -389,7 +390,7 @@ impl Mover<'_> {
         let _ = sink(Row::Moved(row));
         let mut send = |path: &Path, what: &str, why: Option<String>| {
             let (path, path_hex) = text(path.as_bytes());
-            sink(Row::Path(PathRow { path, path_hex, what: what.to_owned(), why, users: Vec::new() })).is_break()
+            sink(Row::Path(PathRow { path, path_hex, what: what.to_owned(), why, ..PathRow::default() })).is_break()
         };
         for path in &landed.paths {
             if send(path, "changed", None) {
@@ -432,7 +433,7 @@ impl Mover<'_> {
     pub(super) fn tell(&self, row: MovedRow, changed: &[Path], kept: &[Kept], sink: Sink<'_>) -> Done {
         let path_row = |path: &Path, what: &str, users| {
             let (path, path_hex) = text(path.as_bytes());
-            Row::Path(PathRow { path, path_hex, what: what.to_owned(), why: None, users })
+            Row::Path(PathRow { path, path_hex, what: what.to_owned(), users, ..PathRow::default() })
         };
         if sink(Row::Moved(row)).is_break() {
             return Done::default();

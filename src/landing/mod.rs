@@ -156,6 +156,7 @@ impl Landing<'_> {
             after: before,
             last: before,
             kept: id,
+            brought: None,
             undone: false,
             note,
         };

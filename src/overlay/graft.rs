@@ -141,18 +141,11 @@ impl Graft<'_, '_> {
         }
     }
 
+    /// The record that a file of the base has if nothing changes it, whatever the node says.
     fn of_base(&self, node: &Node) -> Result<InodeRecord> {
         let path = node.origin_path().ok_or(Errno::ESTALE)?;
         let stat = if node.ino == Ino::ROOT { self.overlay.base.root()? } else { self.overlay.base.stat_path(path)? };
         Ok(record_of(node.ino, &stat, path))
-    }
-
-    /// The record of a node, made up for a base file as it is.
-    fn full(&self, node: &Node) -> Result<InodeRecord> {
-        match &node.record {
-            Some(record) => Ok((**record).clone()),
-            None => self.of_base(node),
-        }
     }
 
     /// The record of what is there, as far as this plan has come.
@@ -315,7 +308,7 @@ impl Graft<'_, '_> {
 
     /// Whether two nodes are the same file in the same state, times and links apart.
     fn same(&self, one: &Node, two: &Node) -> Result<bool> {
-        let (a, b) = (self.full(one)?, self.full(two)?);
+        let (a, b) = (self.now.full(one)?, self.now.full(two)?);
         Ok(same_state(&a, &b) && (a.xattrs == b.xattrs || self.source.xattrs(one)? == self.source.xattrs(two)?))
     }
 
@@ -324,7 +317,7 @@ impl Graft<'_, '_> {
             return self.change_dir(path, is, then);
         }
         let links = self.present(is)?.attr.nlink;
-        let mut record = self.full(then)?;
+        let mut record = self.now.full(then)?;
         let as_in_base = then.record.is_none()
             && links == record.attr.nlink
             && !self.names(is.ino, is.origin_path())?.iter().any(|(dir, name)| self.has_entry(*dir, name));
@@ -433,7 +426,7 @@ impl Graft<'_, '_> {
     fn made_before(&self, node: &Node) -> Result<Option<(Ino, InodeRecord)>> {
         for (other, ino) in self.made.get(&node.ino).into_iter().flatten() {
             if self.same(other, node)? {
-                let mut record = self.record(*ino)?.map_or_else(|| self.full(node), Ok)?;
+                let mut record = self.record(*ino)?.map_or_else(|| self.now.full(node), Ok)?;
                 record.attr.nlink += 1;
                 return Ok(Some((*ino, record)));
             }
@@ -443,7 +436,7 @@ impl Graft<'_, '_> {
 
     /// The number and the record under which a file of the source comes.
     fn come_back(&self, node: &Node) -> Result<(Ino, InodeRecord)> {
-        let mut record = self.full(node)?;
+        let mut record = self.now.full(node)?;
         let planned = self.record(node.ino)?;
         let links = match &planned {
             Some(planned) => planned.attr.nlink,
@@ -479,7 +472,9 @@ impl Graft<'_, '_> {
 
     fn base_links(&self, node: &Node) -> Result<u32> {
         let Some(path) = node.origin_path() else { return Ok(0) };
-        Ok(present(self.overlay.base.stat_path(path))?.map_or(0, |stat| stat.attr.nlink))
+        let Some(stat) = present(self.overlay.base.stat_path(path))? else { return Ok(0) };
+        // A copy knows where its bytes come from, and is another file.
+        Ok(if self.overlay.number(&stat)? == node.ino { stat.attr.nlink } else { 0 })
     }
 
     fn xattrs_of(&self, record: &InodeRecord) -> Result<crate::store::codec::Xattrs> {
@@ -508,7 +503,7 @@ impl Graft<'_, '_> {
             Some(record) => record.attr.nlink > 0,
             None => node.base.is_some(),
         };
-        let mut record = self.full(node)?;
+        let mut record = self.now.full(node)?;
         let ino = if lives { self.overlay.allocate()? } else { node.ino };
         if lives {
             // A copy shows nothing of the base: two directories must not show the same.

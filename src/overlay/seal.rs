@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Ctx, Overlay, Result, failed};
 use crate::store::history::{self, Snapshot, TimelineRecord, Why};
 use crate::store::lineage::Lineage;
-use crate::store::{Batch, Counter, StoreError};
+use crate::store::{Batch, Counter, StoreError, Sync};
 use crate::types::{At, Epoch, Errno, Ino, Note, Op, Path};
 
 /// What a snapshot is to be called.
@@ -21,6 +21,12 @@ impl Reason {
     pub fn new(why: Why, note: impl Into<String>) -> Reason {
         Reason { why, label: None, note: note.into() }
     }
+}
+
+/// The event that tells of a snapshot.
+fn sealing(snapshot: &Snapshot) -> Note {
+    let text = snapshot.label.as_deref().unwrap_or(&snapshot.note);
+    Note::new(Op::Snapshot, Ino::ROOT, Path::root()).with_path2(Path::new(text.as_bytes()))
 }
 
 impl Overlay {
@@ -41,9 +47,7 @@ impl Overlay {
     pub fn seal(&self, ctx: &Ctx, reason: &Reason) -> Result<Snapshot> {
         let mut batch = Batch::new();
         let (snapshot, next) = self.put_seal(ctx, &mut batch, reason)?;
-        let text = snapshot.label.as_deref().unwrap_or(&snapshot.note);
-        let note = Note::new(Op::Snapshot, Ino::ROOT, Path::root()).with_path2(Path::new(text.as_bytes()));
-        self.commit(ctx, batch, note)?;
+        self.commit(ctx, batch, sealing(&snapshot))?;
         self.now_in(next)?;
         Ok(snapshot)
     }
@@ -79,6 +83,16 @@ impl Overlay {
         history::put_snapshot(batch, &snapshot);
         history::put_timeline(batch, &record);
         Ok((snapshot, record))
+    }
+
+    /// Ends the open epoch of a timeline that no overlay shows.
+    ///
+    /// # Errors
+    /// When the log does not take it.
+    pub(crate) fn seal_of(&self, ctx: &Ctx, record: TimelineRecord, reason: &Reason) -> Result<()> {
+        let mut batch = Batch::new();
+        let (snapshot, _) = self.put_seal_of(ctx, &mut batch, record, reason)?;
+        self.journal_commit(ctx, batch, sealing(&snapshot), Sync::No)
     }
 
     /// A number that no epoch of any timeline had before.

@@ -14,6 +14,7 @@ use rustix::io::Errno as Os;
 
 use super::extents::{Extents, Source};
 use super::inode::{Bytes, Place, State};
+use super::transit::record_of;
 use super::tree::load_version;
 use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
@@ -215,6 +216,19 @@ impl<'a> View<'a> {
             record: Some(Arc::new(record)),
             base_path: Path::root(),
         }
+    }
+
+    /// The record of a node, made up for a base file as it is.
+    ///
+    /// # Errors
+    /// When the base does not have that file any more.
+    pub fn full(&self, node: &Node) -> Result<InodeRecord> {
+        if let Some(record) = &node.record {
+            return Ok((**record).clone());
+        }
+        let base = &self.overlay.base;
+        let stat = if node.ino == Ino::ROOT { base.root()? } else { base.stat_path(&node.base_path)? };
+        Ok(record_of(node.ino, &stat, &node.base_path))
     }
 
     /// The node with a number, as far as the log knows it.

@@ -119,6 +119,8 @@ pub struct Operation {
     pub last: At,
     /// Under which number what it destroyed in the base is kept; 0 for what leaves the base alone.
     pub kept: u64,
+    /// The sealed state that a merge brought in.
+    pub brought: Option<At>,
     /// Taken back by undo, and not done again by redo since.
     pub undone: bool,
     /// For people: what it was.
@@ -216,6 +218,10 @@ pub fn put_operation(batch: &mut Batch, o: &Operation) {
     put_at(&mut w, o.after);
     put_at(&mut w, o.last);
     w.u64(o.kept);
+    w.u8(u8::from(o.brought.is_some()));
+    if let Some(at) = o.brought {
+        put_at(&mut w, at);
+    }
     w.u8(u8::from(o.undone));
     w.bytes(o.note.as_bytes());
     batch.put(Table::Meta, &keys::operation(o.id), &value);
@@ -228,10 +234,11 @@ pub fn get_operation(id: u64, value: &[u8]) -> Result<Operation> {
     let kind = OpKind::from_u8(r.u8()?).ok_or_else(|| r.corrupt("unknown operation"))?;
     let (before, after, last) = (get_at(&mut r)?, get_at(&mut r)?, get_at(&mut r)?);
     let kept = r.u64()?;
+    let brought = if flag(&mut r)? { Some(get_at(&mut r)?) } else { None };
     let undone = flag(&mut r)?;
     let note = text(&mut r)?;
     r.end()?;
-    Ok(Operation { id, time, kind, before, after, last, kept, undone, note })
+    Ok(Operation { id, time, kind, before, after, last, kept, brought, undone, note })
 }
 
 type Bounds = (keys::Key, keys::Key);
@@ -360,6 +367,7 @@ mod tests {
             after: at(1, 3),
             last: at(1, 4),
             kept: 3,
+            brought: Some(at(2, 6)),
             undone: true,
             note: "n".into(),
         };

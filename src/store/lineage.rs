@@ -64,6 +64,16 @@ impl Lineage {
         self.segments.first().copied().unwrap_or(At::BASE)
     }
 
+    /// The newest point that both have on their way. All timelines descend from the first one, so there always is one.
+    pub fn common(a: &Lineage, b: &Lineage) -> At {
+        for one in &a.segments {
+            if let Some(other) = b.segments.iter().find(|other| other.timeline == one.timeline) {
+                return At { timeline: one.timeline, epoch: one.epoch.min(other.epoch) };
+            }
+        }
+        At { timeline: Timeline::MAIN, epoch: Epoch::BASE }
+    }
+
     /// The timelines on the way, nearest first, and up to which epoch each of them counts.
     pub fn segments(&self) -> &[At] {
         &self.segments
@@ -278,6 +288,21 @@ mod tests {
 
     fn lineage(list: &[(u64, u64)]) -> Lineage {
         Lineage { segments: list.iter().map(|&(t, e)| At { timeline: Timeline(t), epoch: Epoch(e) }).collect() }
+    }
+
+    #[test]
+    fn where_two_ways_meet() {
+        let common = |a: &[(u64, u64)], b: &[(u64, u64)]| {
+            let at = Lineage::common(&lineage(a), &lineage(b));
+            assert_eq!(at, Lineage::common(&lineage(b), &lineage(a)));
+            (at.timeline.0, at.epoch.0)
+        };
+        assert_eq!(common(&[(1, 3)], &[(1, 7)]), (1, 3));
+        assert_eq!(common(&[(2, 9), (1, 4)], &[(1, 7)]), (1, 4));
+        assert_eq!(common(&[(2, 9), (1, 4)], &[(3, 8), (1, 2)]), (1, 2));
+        assert_eq!(common(&[(3, 9), (2, 5), (1, 4)], &[(2, 6), (1, 4)]), (2, 5));
+        assert_eq!(common(&[(3, 9), (2, 5), (1, 4)], &[(4, 12), (2, 3), (1, 4)]), (2, 3));
+        assert_eq!(common(&[], &[(1, 4)]), (1, 0));
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn forked_off(name: &str) -> Reason {
 }
 
 /// The snapshot that a timeline's newest state is, if nothing was changed since; of a fork that nothing changed, that of its parent.
-fn sealed(kv: &dyn Kv, record: &TimelineRecord, changed: bool) -> Result<Option<At>> {
+pub(crate) fn sealed(kv: &dyn Kv, record: &TimelineRecord, changed: bool) -> Result<Option<At>> {
     if changed {
         return Ok(None);
     }
@@ -329,6 +329,7 @@ impl Machine {
                 after,
                 last: after,
                 kept: 0,
+                brought: None,
                 undone: false,
                 note: note.to_owned(),
             },

@@ -47,7 +47,7 @@ fn list(paths: &[Path]) -> String {
     text.join(", ")
 }
 
-pub(super) fn os(what: &'static str) -> impl Fn(Errno) -> TimeError {
+pub(crate) fn os(what: &'static str) -> impl Fn(Errno) -> TimeError {
     move |errno| TimeError::Os { what, errno }
 }
 
@@ -85,6 +85,14 @@ impl Watch {
     fn tell(&self, what: &str) {
         tracing::debug!(us = ?self.laps, "{what}");
     }
+}
+
+/// Which operation is carried out.
+pub(crate) enum Doing {
+    /// A new one; of a merge, with the state that it brings in.
+    New(OpKind, Option<At>),
+    /// One that is undone or done again, with its record as it is to be.
+    Again(Operation),
 }
 
 /// See the module.
@@ -211,6 +219,17 @@ impl Machine {
         Ok(At { timeline, epoch: last })
     }
 
+    /// The same before states of `brought` are put into the open epoch, which has to be the newer one then: a timeline's open epoch can be
+    /// older than the past of another one, and no state may have a version that is newer than itself.
+    pub(crate) fn seal_before_bringing(&self, ctx: &Ctx, note: &str, brought: At) -> Result<At> {
+        if brought.epoch <= self.overlay.epoch() {
+            return self.seal_before(ctx, note);
+        }
+        let reason = Reason::new(Why::Before, note);
+        let snapshot = self.overlay.seal(ctx, &reason).map_err(os("cannot take a snapshot"))?;
+        Ok(At { timeline: snapshot.timeline, epoch: snapshot.epoch })
+    }
+
     /// Takes the mount, or only some paths of it, to the state of `target`.
     ///
     /// # Errors
@@ -233,8 +252,8 @@ impl Machine {
             watch.lap("waited");
             let plan = self.plan(ctx, target, paths)?;
             watch.lap("planned");
-            let before = self.seal_before(ctx, &format!("before {note}"))?;
-            self.carry_out(ctx, &plan, before, Some((kind, None)), note)?
+            let before = self.seal_before_bringing(ctx, &format!("before {note}"), target.at())?;
+            self.carry_out(ctx, &plan, before, Doing::New(kind, None), note)?
         };
         watch.lap("done");
         self.tell(&stale);
@@ -344,7 +363,7 @@ impl Machine {
         ctx: &Ctx,
         plan: &Plan,
         before: At,
-        operation: Option<(OpKind, Option<Operation>)>,
+        doing: Doing,
         note: &str,
     ) -> Result<(Moved, Stale)> {
         let kv = &*self.overlay.store().kv;
@@ -352,16 +371,15 @@ impl Machine {
         let reason = Reason::new(Why::After, format!("after {note}"));
         let (sealed, next) = self.overlay.put_seal(ctx, &mut batch, &reason).map_err(os("cannot take a snapshot"))?;
         let after = At { timeline: sealed.timeline, epoch: sealed.epoch };
-        match operation {
-            Some((_, Some(known))) => history::put_operation(&mut batch, &Operation { last: after, ..known }),
-            Some((kind, None)) => {
+        match doing {
+            Doing::Again(known) => history::put_operation(&mut batch, &Operation { last: after, ..known }),
+            Doing::New(kind, brought) => {
                 let id = self.overlay.store().counters.next(kv, Counter::Operation)?;
-                let note = note.to_owned();
+                let (time, last, note) = (ctx.now, after, note.to_owned());
                 let operation =
-                    Operation { id, time: ctx.now, kind, before, after, last: after, kept: 0, undone: false, note };
+                    Operation { id, time, kind, before, after, last, kept: 0, brought, undone: false, note };
                 history::put_operation(&mut batch, &operation);
             }
-            None => {}
         }
         let event = Note::new(Op::Rewind, Ino::ROOT, Path::root()).with_path2(Path::new(note.as_bytes()));
         let stale = self.overlay.carry_out(ctx, plan, batch, event).map_err(os("nothing was changed"))?;

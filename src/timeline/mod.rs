@@ -5,10 +5,12 @@
 
 pub mod branch;
 pub mod collect;
+pub mod combine;
 pub mod gain;
 pub mod gate;
 pub mod limits;
 pub mod machine;
+pub mod merging;
 pub mod names;
 pub mod retention;
 pub mod rows;

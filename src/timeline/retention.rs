@@ -67,7 +67,9 @@ impl Past<'_> {
             .filter(|t| !t.deleted)
             .filter_map(|t| self.snapshots.iter().filter(|s| s.timeline == t.id).map(|s| s.epoch).max());
         let young = self.operations.iter().filter(|o| !is_over(policy, now, o.time));
-        let ends = young.flat_map(|o| [o.before, o.after, o.last]).map(|at| at.epoch);
+        // What a merge brought is where the next one goes on.
+        let ends =
+            young.flat_map(|o| [Some(o.before), Some(o.after), Some(o.last), o.brought]).flatten().map(|at| at.epoch);
         labels.chain(shown).chain(last).chain(newest).chain(ends).collect()
     }
 
@@ -153,6 +155,7 @@ mod tests {
             after: at(after),
             last: at(last),
             kept: 0,
+            brought: None,
             undone: false,
             note: String::new(),
         }
@@ -246,6 +249,18 @@ mod tests {
         world.operations[0].time = Time::new(6 * DAY, 0);
         assert_eq!(world.kept(), [1, 7, 8, 9, 10]);
         assert_eq!(world.spare(), [7, 8, 9]);
+    }
+
+    #[test]
+    fn what_was_merged_stays_as_long_as_that_can_be_undone() {
+        let mut world = World::new();
+        world.timelines.push(timeline(2, Some((1, 2)), 24, 23));
+        world.snapshots.extend([20, 21, 22, 23].map(|n| snapshot(2, n, 3, Why::Before)));
+        let brought = Some(At { timeline: Timeline(2), epoch: Epoch(21) });
+        world.operations.push(Operation { kind: OpKind::Merge, brought, ..operation(8, 3, 4, 4) });
+        assert_eq!(world.kept(), [2, 3, 4, 7, 8, 9, 10, 21, 23]);
+        world.operations[0].time = Time::new(6 * DAY, 0);
+        assert_eq!(world.kept(), [2, 7, 8, 9, 10, 23]);
     }
 
     #[test]

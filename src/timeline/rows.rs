@@ -48,14 +48,34 @@ pub struct PathRow {
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
-    /// `changed`; `kept` for a file that processes have open: they keep its old bytes; `conflict` or `note` of an apply.
+    /// `changed`; `kept` for a file that processes have open: they keep its old bytes; `conflict` of an apply or a merge; `note` of an apply.
     pub what: String,
     /// For people: why, of a conflict or a note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Of a merge: `merged` where the path becomes what neither side had; the kind of a conflict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Where we moved a file to that they moved to `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours_hex: Option<String>,
+    /// The lines of a conflict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<LinesRow>,
     /// Who has it open, for `kept`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<UserRow>,
+}
+
+/// Lines that two sides changed, of the text before, ours and theirs: from the first one (1 is the first of a text) up to but not including the second.
+/// An empty range is before its line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesRow {
+    pub base: (u64, u64),
+    pub ours: (u64, u64),
+    pub theirs: (u64, u64),
 }
 
 /// A process.

@@ -51,6 +51,14 @@ impl Showing {
         self.find(|overlay, at| (overlay.shown() == Shown::Timeline(timeline)).then(|| at.to_owned()))
     }
 
+    /// The overlay that shows a timeline for changing, with the gate that keeps changes out of it.
+    pub fn of(&self, timeline: Timeline) -> Option<(Arc<Overlay>, Arc<Gate>)> {
+        self.list.lock().iter().find_map(|place| {
+            let overlay = place.overlay.upgrade()?;
+            (overlay.shown() == Shown::Timeline(timeline)).then(|| (overlay, place.gate.clone()))
+        })
+    }
+
     /// Where a point of a timeline's past is shown.
     pub fn past_of(&self, timeline: Timeline) -> Option<PathBuf> {
         self.find(|overlay, at| match overlay.shown() {

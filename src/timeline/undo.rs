@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::machine::{Machine, Moved, Result, TimeError};
+use super::machine::{Doing, Machine, Moved, Result, TimeError};
 use crate::overlay::Ctx;
 use crate::overlay::view::View;
 use crate::store::history::{self, OpKind, Operation};
@@ -92,7 +92,7 @@ impl Machine {
         let (target, source) = (Arc::new(Lineage::of(kv, to)?), Arc::new(Lineage::of(kv, from)?));
         let (moved, stale) = {
             let _gate = self.gate.close();
-            let before = self.seal_before(ctx, &format!("before {note}"))?;
+            let before = self.seal_before_bringing(ctx, &format!("before {note}"), to)?;
             let os = |errno| TimeError::Os { what: "cannot look at that state", errno };
             let since = self.changed_since(operation.last).map_err(os)?;
             let plan = if since.is_empty() || force {
@@ -107,7 +107,7 @@ impl Machine {
                 let view = View::new(&self.overlay, target);
                 self.overlay.plan_paths(&view, &touched, ctx).map_err(os)?
             };
-            self.carry_out(ctx, &plan, before, Some((operation.kind, Some(record))), &note)?
+            self.carry_out(ctx, &plan, before, Doing::Again(record), &note)?
         };
         self.tell(&stale);
         Ok((operation, self.report(moved)?))
@@ -168,7 +168,18 @@ mod tests {
                 'n' => {
                     let id = list.len() as u64;
                     let (time, kind, note) = (Time::default(), OpKind::Rewind, String::new());
-                    list.push(Operation { id, time, kind, before, after, last: after, kept: 0, undone: false, note });
+                    list.push(Operation {
+                        id,
+                        time,
+                        kind,
+                        before,
+                        after,
+                        last: after,
+                        kept: 0,
+                        brought: None,
+                        undone: false,
+                        note,
+                    });
                     continue;
                 }
                 'u' => Direction::Undo,

@@ -196,7 +196,7 @@ impl World {
         let (before, after, last) = (at(before), at(after), at(after));
         history::put_operation(
             &mut batch,
-            &Operation { id, time, kind, before, after, last, kept, undone: false, note },
+            &Operation { id, time, kind, before, after, last, kept, brought: None, undone: false, note },
         );
         kv.commit(&batch, Sync::No).expect("commit");
     }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use regentfs::base::DirBase;
@@ -24,12 +25,12 @@ use regentfs::overlay::{Ctx, Inode, Overlay, Shown};
 use regentfs::record::Record;
 use regentfs::store::fault::FaultKv;
 use regentfs::store::format::{Format, Owner};
-use regentfs::store::history::{self, OpKind, TimelineRecord, Why};
+use regentfs::store::history::{OpKind, Why};
 use regentfs::store::lineage::Lineage;
 use regentfs::store::mem::MemKv;
-use regentfs::store::{Batch, Counter, Data, Kv, Store, Sync, check};
+use regentfs::store::{Data, Kv, Store, check};
 use regentfs::timeline::machine::{Moved, Result as Done};
-use regentfs::timeline::{Gate, Machine};
+use regentfs::timeline::{Gate, Machine, Showing};
 use regentfs::types::{ActorId, At, Epoch, Errno, HandleId, Ino, Kind, Known, Op, Path, Time, Timeline};
 
 /// One file of a tree.
@@ -70,9 +71,10 @@ pub struct Scene {
     pub timeline: Timeline,
     pub overlay: Arc<Overlay>,
     pub machine: Machine,
+    showing: Arc<Showing>,
     clock: Cell<i64>,
     known: RefCell<Vec<Ino>>,
-    dir: std::rc::Rc<tempfile::TempDir>,
+    dir: Rc<tempfile::TempDir>,
 }
 
 fn below(dir: &str, name: &[u8]) -> String {
@@ -84,7 +86,7 @@ impl Scene {
     /// `populate` makes the base.
     pub fn new(populate: impl FnOnce(&std::path::Path)) -> Scene {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-        let dir = std::rc::Rc::new(tempfile::tempdir_in("/var/tmp").expect("a directory"));
+        let dir = Rc::new(tempfile::tempdir_in("/var/tmp").expect("a directory"));
         let repo = dir.path().join("repo");
         std::fs::create_dir(&repo).expect("the repository");
         populate(&repo);
@@ -92,7 +94,7 @@ impl Scene {
         Scene::start(dir, Arc::new(MemKv::new()), Timeline::MAIN)
     }
 
-    fn start(dir: std::rc::Rc<tempfile::TempDir>, kv: Arc<MemKv>, timeline: Timeline) -> Scene {
+    fn start(dir: Rc<tempfile::TempDir>, kv: Arc<MemKv>, timeline: Timeline) -> Scene {
         let (repo, at) = (dir.path().join("repo"), dir.path().join("store"));
         let owner = Owner { repo: repo.clone(), root_ino: 1, root_born: None };
         let format = Format::create_or_load(&at, &owner).expect("the format");
@@ -102,15 +104,24 @@ impl Scene {
         Scene::open(dir, kv, store, timeline)
     }
 
-    fn open(dir: std::rc::Rc<tempfile::TempDir>, kv: Arc<MemKv>, store: Arc<Store>, timeline: Timeline) -> Scene {
+    fn open(dir: Rc<tempfile::TempDir>, kv: Arc<MemKv>, store: Arc<Store>, timeline: Timeline) -> Scene {
         let repo = dir.path().join("repo");
         let base = Arc::new(DirBase::open(&repo).expect("the base"));
         let journal = Arc::new(Record::open(store.clone()).expect("the record"));
         let shown = Shown::Timeline(timeline);
         let overlay = Arc::new(Overlay::open_shown(store.clone(), base, journal, false, shown).expect("the overlay"));
-        let machine = Machine::new(overlay.clone(), Arc::new(Gate::default()));
+        let showing = Arc::<Showing>::default();
+        Scene::of(dir, kv, overlay, showing)
+    }
+
+    fn of(dir: Rc<tempfile::TempDir>, kv: Arc<MemKv>, overlay: Arc<Overlay>, showing: Arc<Showing>) -> Scene {
+        let (repo, store, timeline) = (dir.path().join("repo"), overlay.store().clone(), overlay.timeline());
+        let gate = Arc::new(Gate::default());
+        // In memory only: the path says nothing.
+        showing.add(&overlay, &gate, &repo.join(format!("{timeline}")));
+        let machine = Machine::beside(overlay.clone(), gate, showing.clone(), timeline == Timeline::MAIN);
         let (clock, known) = (Cell::new(2_000_000_000), RefCell::default());
-        Scene { repo, store, kv, timeline, overlay, machine, clock, known, dir }
+        Scene { repo, store, kv, timeline, overlay, machine, showing, clock, known, dir }
     }
 
     /// The same store after the process is gone.
@@ -120,27 +131,14 @@ impl Scene {
 
     /// Another timeline of the same store, that forks off here, opened beside this one.
     pub fn fork(&self, name: &str) -> Scene {
-        let at = self.snapshot();
-        let kv = &*self.store.kv;
-        let number = |which| self.store.counters.next(kv, which).expect("a number");
-        let id = loop {
-            let id = Timeline(number(Counter::Timeline));
-            if id > Timeline::MAIN {
-                break id;
-            }
-        };
-        let head = loop {
-            let head = Epoch(number(Counter::Epoch));
-            if head > at.epoch {
-                break head;
-            }
-        };
-        let (name, created) = (name.to_owned(), self.now());
-        let record = TimelineRecord { id, name, parent: Some(at), head, last: at.epoch, created, deleted: false };
-        let mut batch = Batch::new();
-        history::put_timeline(&mut batch, &record);
-        kv.commit(&batch, Sync::No).expect("the timeline");
-        Scene::open(self.dir.clone(), self.kv.clone(), self.store.clone(), id)
+        let made = self.machine.fork(&self.ctx(), name, None, &[]).expect("the timeline");
+        self.beside(made.id)
+    }
+
+    /// Another timeline of the same store, opened beside this one, as one daemon has them.
+    pub fn beside(&self, timeline: Timeline) -> Scene {
+        let overlay = self.overlay.open_beside(Shown::Timeline(timeline), false).expect("the overlay");
+        Scene::of(self.dir.clone(), self.kv.clone(), Arc::new(overlay), self.showing.clone())
     }
 
     pub fn now(&self) -> Time {

@@ -1,5 +1,6 @@
 //! The overlay under test, with the machine of time over it, as a daemon has them; and trees read from it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -167,9 +168,8 @@ impl Live {
                 if entries.insert(entry.name.to_vec(), number(child.ino)).is_some() {
                     return Err(format!("{} is listed twice", show(&below)));
                 }
-                if !tree.files.contains_key(&number(child.ino)) {
-                    let file = shown(overlay, &child).map_err(|e| fail("read", &below, e))?;
-                    tree.files.insert(number(child.ino), file);
+                if let Entry::Vacant(place) = tree.files.entry(number(child.ino)) {
+                    place.insert(shown(overlay, &child).map_err(|e| fail("read", &below, e))?);
                     if child.kind == Kind::Dir {
                         dirs.push((below, child));
                     }

@@ -42,7 +42,7 @@ impl<'t> Words<'t> {
     }
 
     /// A directory and a name in it.
-    fn new(&mut self) -> (Pick, Vec<u8>) {
+    fn place(&mut self) -> (Pick, Vec<u8>) {
         let path = unescaped(self.next());
         let at = path.iter().rposition(|&b| b == b'/');
         let (dir, name) = at.map_or((&b""[..], &path[..]), |at| (&path[..at], &path[at + 1..]));
@@ -89,7 +89,7 @@ fn op(line: &str) -> Op {
     let mut w = Words { line, words: words.into_iter() };
     match w.next() {
         "create" => {
-            let (dir, name) = w.new();
+            let (dir, name) = w.place();
             Op::Create { dir, name, what: w.make(), perm: w.perm() }
         }
         "open" => Op::Open { file: w.at() },
@@ -112,13 +112,13 @@ fn op(line: &str) -> Op {
         "remove" => Op::Remove { spot: w.at() },
         "rename" => {
             let spot = w.at();
-            let (dir, name) = w.new();
+            let (dir, name) = w.place();
             Op::Rename { spot, dir, name }
         }
         "exchange" => Op::Exchange { one: w.at(), two: w.at() },
         "link" => {
             let spot = w.at();
-            let (dir, name) = w.new();
+            let (dir, name) = w.place();
             Op::Link { spot, dir, name }
         }
         "chmod" => Op::Chmod { which: w.which(), perm: w.perm() },

@@ -8,7 +8,7 @@ use crate::overlay::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::Batch;
 use crate::store::codec::Content;
 use crate::types::event::ContentRef;
-use crate::types::{Attr, Errno, HandleId, Kind, Known, Note, Op, Range};
+use crate::types::{Attr, Errno, HandleId, Kind, Known, Note, Op, Range, VersionId};
 
 /// One write(2) as it arrives.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +84,18 @@ impl Overlay {
         note.known = write.known;
         self.change_bytes(ctx, inode, &mut state, version, attr, batch, note)?;
         Ok(offset)
+    }
+
+    /// Writes a version that is all of a file. It becomes real with the batch that has its record.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EIO`; a file may be left behind.
+    pub fn write_version(&self, id: VersionId, bytes: &[u8]) -> Result<()> {
+        self.store.space.claim(bytes.len() as u64 + 512).map_err(failed)?;
+        self.data().write(id, 0, bytes).map_err(failed)?;
+        // To be on disk before the log that refers to it.
+        self.copied.lock().insert(id);
+        Ok(())
     }
 
     /// Commits changed bytes: new attributes, version and event; then makes them visible.

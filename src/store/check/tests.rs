@@ -186,7 +186,10 @@ impl World<'_> {
         let (before, after) = (at(before), at(after));
         let (time, kind, note) = (Time::default(), OpKind::Rewind, String::new());
         let (last, kept, undone) = (after, 0, false);
-        log::put_operation(self.0, &Operation { id, time, kind, before, after, last, kept, undone, note });
+        log::put_operation(
+            self.0,
+            &Operation { id, time, kind, before, after, last, kept, brought: None, undone, note },
+        );
     }
 
     fn counter(&mut self, which: Counter, next: u64) {
