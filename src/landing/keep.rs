@@ -113,17 +113,17 @@ pub fn all(store: &Store, kept: u64) -> Result<Vec<Kept>> {
     bad.map_or(Ok(found), Err)
 }
 
-/// Files that applies, or taking them back, took out of the base, as far as that is still kept.
+/// Files of the base that applies, or taking them back, took a name from, as far as that is still kept; and whether nothing came in its place.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub(super) fn taken_out(store: &Store) -> Result<Vec<Seen>> {
+pub(super) fn taken_out(store: &Store) -> Result<Vec<(Seen, bool)>> {
     let (mut found, mut bad) = (Vec::new(), None);
     let (from, to) = keys::everything_kept();
     store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
         let step = keys::last_number(key).unwrap_or(HEAD);
         match if step == HEAD { None } else { Some(get(step, value)) } {
-            Some(Ok(Kept { old: Some(old), made: None, .. })) => found.push(old.seen),
+            Some(Ok(Kept { old: Some(old), made, .. })) => found.push((old.seen, made.is_none())),
             Some(Err(error)) => bad = Some(error),
             Some(Ok(_)) | None => {}
         }

@@ -206,7 +206,7 @@ struct Maker<'m, 'o> {
     /// Files with several names: the path of the first.
     links: FxHashMap<crate::types::Ino, Path>,
     /// What regentfs itself took out of the base; found out when it matters.
-    taken_out: Option<Vec<Seen>>,
+    taken_out: Option<Vec<(Seen, bool)>>,
 }
 
 type Look<T> = Result<T, Errno>;
@@ -302,7 +302,9 @@ impl Maker<'_, '_> {
             Some(base) => {
                 let is = seen(base);
                 match self.known(path, base)? {
-                    Some(known) if same(&known, &is) => return Ok(Some(Expect::Is(is))),
+                    Some(known) if same(&known, &is) || self.lost_a_name(&known, &is)? => {
+                        return Ok(Some(Expect::Is(is)));
+                    }
                     Some(known) => (Expect::Is(known), Found::Is(is)),
                     None => (Expect::Nothing, Found::Is(is)),
                 }
@@ -320,11 +322,21 @@ impl Maker<'_, '_> {
 
     /// Whether it was an apply, or taking one back, by which a file went from the base: then nobody else changed anything.
     fn was_taken_out(&mut self, lost: &Seen) -> Look<bool> {
+        Ok(self.taken_out()?.iter().any(|(seen, gone)| *gone && seen.same_file(lost)))
+    }
+
+    /// Whether a file differs from what is known only in that one of its names was taken from it here: that changes its ctime.
+    fn lost_a_name(&mut self, known: &Seen, is: &Seen) -> Look<bool> {
+        let like = known.kind != Kind::Dir && known.same_file(is) && (known.size, known.mtime) == (is.size, is.mtime);
+        Ok(like && self.taken_out()?.iter().any(|(seen, _)| seen.same_file(is)))
+    }
+
+    fn taken_out(&mut self) -> Look<&[(Seen, bool)]> {
         let taken_out = match self.taken_out.take() {
             Some(known) => known,
             None => keep::taken_out(self.base.overlay().store()).map_err(|e| e.errno())?,
         };
-        Ok(self.taken_out.insert(taken_out).iter().any(|seen| seen.same_file(lost)))
+        Ok(self.taken_out.insert(taken_out))
     }
 
     /// What the overlay knows of the base file that is there; `None` for one that it never saw.

@@ -8,6 +8,7 @@ use super::keep::{self, Kept};
 use super::pin::{self, Became, Pins};
 use super::{Result, os};
 use crate::apply::{Make, Outcome, Plan, Seen};
+use crate::overlay::places::base_links;
 use crate::overlay::restore::differs;
 use crate::overlay::transit::record_of;
 use crate::overlay::view::{Node, View};
@@ -113,6 +114,7 @@ impl<'o> Settled<'o> {
         let store = self.overlay.store().clone();
         let mut kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
         let mut pins = Pins::new(self.overlay)?;
+        let mut lost: Vec<Seen> = Vec::new();
         let done: BTreeMap<usize, Option<Seen>> = outcome.done.iter().map(|made| (made.step, made.seen)).collect();
         for (at, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep) {
             let one = kept.remove(&(at as u64));
@@ -122,6 +124,9 @@ impl<'o> Settled<'o> {
                 continue;
             };
             let old = one.and_then(|k| k.old);
+            lost.extend(
+                old.as_ref().map(|o| o.seen).filter(|s| s.kind != Kind::Dir && made.is_none_or(|m| m.ino != s.ino)),
+            );
             if let (Make::Meta { .. }, Some(old), Some(made)) = (&step.make, &old, made)
                 && old.seen.kind == Kind::File
             {
@@ -140,6 +145,7 @@ impl<'o> Settled<'o> {
         self.names.append(&mut pins.names);
         if !restored {
             self.directories(plan, &done).map_err(&look)?;
+            self.other_names(lost).map_err(&look)?;
         }
         for (&at, made) in &done {
             let Some(step) = plan.steps.get(at).filter(|s| s.make != Make::Keep) else { continue };
@@ -230,6 +236,30 @@ impl<'o> Settled<'o> {
         }
     }
 
+    /// Files that lost a name in the base and have others there are known by one of those from now on.
+    fn other_names(&mut self, lost: Vec<Seen>) -> Look<()> {
+        let mut several: BTreeMap<u64, (Ino, InodeRecord)> = BTreeMap::new();
+        for seen in lost {
+            let ino = self.base.number_of(seen.dev, Ino(seen.ino), seen.born)?;
+            if let Some(record) = self.record(ino)?.filter(|r| r.attr.nlink > 1)
+                && record.origin.as_ref().is_some_and(|o| (o.dev, o.ino) == (seen.dev, seen.ino))
+            {
+                several.insert(seen.ino, (ino, record));
+            }
+        }
+        if several.is_empty() {
+            return Ok(());
+        }
+        let links = base_links(&self.base, &|ino| several.contains_key(&ino), &|_| false)?;
+        for (number, (ino, mut record)) in several {
+            let Some(path) = links.get(&number).and_then(|paths| paths.first()) else { continue };
+            let Some(node) = self.base.find(path)? else { continue };
+            record.origin = Some(origin_of(path, &seen(&node)));
+            self.put_record(ino, record, path);
+        }
+        Ok(())
+    }
+
     /// Directories in which something was done, and that do not show the base's directory at their path, stay what they are while they may be in
     /// use: every name of theirs that the base does not have any more, or has since, was pinned. The next mount can do without them.
     fn directories(&mut self, plan: &Plan, done: &BTreeMap<usize, Option<Seen>>) -> Look<()> {
@@ -270,8 +300,13 @@ impl<'o> Settled<'o> {
         if shown.kind == Kind::Dir {
             return if shown.ino == base.ino { Ok(()) } else { self.cover(base, made, path) };
         }
+        // A file of the base that is still there, under its old name, stays known by that.
+        let stays = match record.origin.as_ref().filter(|o| (o.dev, o.ino) != (made.dev, made.ino)) {
+            Some(origin) => self.base.find(&origin.path)?.is_some_and(|n| n.base == Some((origin.dev, origin.ino))),
+            None => false,
+        };
         // Bytes that other names or other processes see stay where they are.
-        if same && record.attr.nlink == 1 {
+        if same && record.attr.nlink == 1 && !stays {
             record.origin = Some(origin_of(path, made));
             if shown.kind == Kind::File {
                 record.content = Content::Base;

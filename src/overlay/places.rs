@@ -239,7 +239,7 @@ impl<'v, 'a> Places<'v, 'a> {
 ///
 /// # Errors
 /// When the base's root cannot be listed.
-pub(super) fn base_links(view: &View<'_>, wanted: &dyn Fn(u64) -> bool, skip: &dyn Fn(&[u8]) -> bool) -> Result<Links> {
+pub(crate) fn base_links(view: &View<'_>, wanted: &dyn Fn(u64) -> bool, skip: &dyn Fn(&[u8]) -> bool) -> Result<Links> {
     let base = &view.overlay().base;
     let mut found = Links::default();
     let mut dirs = vec![(Path::root(), base.list(&Path::root())?)];

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use super::restore::differs;
 use super::view::{Node, View};
 use super::{Overlay, Result, failed};
-use crate::store::codec::{Content, Dentry, InodeRecord};
+use crate::store::codec::{self, Content, Dentry, InodeRecord};
 use crate::store::{Batch, Sync, Table, keys};
 use crate::types::{Ino, Kind, Name, Path};
 
@@ -61,7 +61,11 @@ impl Overlay {
         let (timeline, epoch) = (self.timeline(), self.epoch());
         for one in found.iter().filter(|f| gone.contains(&f.ino)) {
             let Found { path, ino, parent, name, .. } = one;
-            batch.put(Table::Tree, &keys::inode(timeline, *ino, epoch), &[]);
+            let mut value = Vec::new();
+            if let Some(covered) = self.covered(&view, &base, *ino, path)? {
+                codec::put_inode(&mut value, &covered);
+            }
+            batch.put(Table::Tree, &keys::inode(timeline, *ino, epoch), &value);
             batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, *ino), path.as_bytes());
             let mut names = vec![(parent.ino, Name::from(*name), (*path).clone())];
             // What takes its place was covered: it may say again what it has.
@@ -87,6 +91,16 @@ impl Overlay {
         }
         self.store.kv.commit(&batch, Sync::No).map_err(failed)?;
         Ok(gone.len())
+    }
+
+    /// What is noted of a directory of the base that is still where it was, with something else over it, when it goes from its new place.
+    fn covered(&self, view: &View<'_>, base: &View<'_>, ino: Ino, path: &Path) -> Result<Option<InodeRecord>> {
+        let Some(mut record) = self.record(ino)? else { return Ok(None) };
+        let Some(origin) = record.origin.as_ref().filter(|o| o.path != *path) else { return Ok(None) };
+        let is_there = base.find(&origin.path)?.is_some_and(|node| node.base == Some((origin.dev, origin.ino)));
+        let shows = view.find(&origin.path)?.is_some_and(|node| node.ino == ino);
+        record.attr.nlink = 0;
+        Ok((is_there && !shows).then_some(record))
     }
 
     /// Whether the base shows, where something goes, what takes its place, if all of `gone` goes.
