@@ -14,7 +14,7 @@ mod model;
 #[path = "time/mod.rs"]
 mod time;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::Path as FsPath;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -182,7 +182,11 @@ fn case(ops: &[Op], log: Log, parts: bool, trace: &mut Vec<String>) {
     let original = time::base::read(&base);
     dump(&live, &base, "before apply");
     if parts {
-        in_parts(&mut live, &before);
+        let several = |(path, file): (Vec<u8>, &File)| (file.nlink > 1 && file.kind != Kind::Dir).then_some(path);
+        let links = by_path(&original).into_iter().filter_map(several).collect();
+        if !in_parts(&mut live, &before, &links) {
+            return;
+        }
         assert_applied(&before.now, &time::base::read(&base), "the base after apply in parts");
         return;
     }
@@ -213,8 +217,9 @@ fn case(ops: &[Op], log: Log, parts: bool, trace: &mut Vec<String>) {
     before.check(&mut live, "after the second apply");
 }
 
-/// Applies every third path that differs, and what is below; then, after a restart, the rest.
-fn in_parts(live: &mut Live, before: &Before) {
+/// Applies every third path that differs, and what is below; then, after a restart, the rest. Whether that was all; `links` are paths of files with
+/// several names.
+fn in_parts(live: &mut Live, before: &Before, links: &BTreeSet<Vec<u8>>) -> bool {
     let preview = with(live, |landing| landing.preview(&Selection::default())).expect("preview");
     let some: Vec<_> = preview.paths.iter().step_by(3).cloned().collect();
     let nothing = |error: &String| error.contains("nothing to apply");
@@ -226,9 +231,20 @@ fn in_parts(live: &mut Live, before: &Before) {
         before.check(live, &format!("after a restart after apply of {some:?}"));
     }
     let done = apply(live, Time::new(2_000_000_001, 1));
+    // Where some names of a file were applied, what is left of it may be taken for somebody else's change. Nothing is done then.
+    if let Err(error) = &done
+        && error.contains("conflicts")
+    {
+        let rest = with(live, |landing| landing.preview(&Selection::default())).expect("preview");
+        let several = |path: &regentfs::types::Path| links.contains(path.as_bytes());
+        assert!(rest.conflicts.iter().all(|c| several(&c.path)), "after {some:?}: {error}");
+        before.check(live, &format!("after the rest after {some:?} was refused"));
+        return false;
+    }
     assert!(done.is_ok() || done.as_ref().is_err_and(nothing), "apply of the rest after {some:?}: {done:?}");
     before.check(live, &format!("after apply of the rest after {some:?}"));
     nothing_left(live, "after apply in parts");
+    true
 }
 
 fn sequences(cases: u32) -> Vec<Vec<Op>> {

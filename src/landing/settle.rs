@@ -8,7 +8,7 @@ use super::keep::{self, Kept};
 use super::pin::{self, Became, Pins};
 use super::{Result, os};
 use crate::apply::{Make, Outcome, Plan, Seen};
-use crate::overlay::places::base_links;
+use crate::overlay::places::{Places, base_links};
 use crate::overlay::restore::differs;
 use crate::overlay::transit::record_of;
 use crate::overlay::view::{Node, View};
@@ -236,12 +236,13 @@ impl<'o> Settled<'o> {
         }
     }
 
-    /// Files that lost a name in the base and have others there are known by one of those from now on.
+    /// Files that lost a name in the base and have others there are known by one of those from now on. One that has none in the repository any more
+    /// is gone, whatever leads to it from outside.
     fn other_names(&mut self, lost: Vec<Seen>) -> Look<()> {
         let mut several: BTreeMap<u64, (Ino, InodeRecord)> = BTreeMap::new();
         for seen in lost {
             let ino = self.base.number_of(seen.dev, Ino(seen.ino), seen.born)?;
-            if let Some(record) = self.record(ino)?.filter(|r| r.attr.nlink > 1)
+            if let Some(record) = self.record(ino)?.filter(|r| r.attr.nlink > 0)
                 && record.origin.as_ref().is_some_and(|o| (o.dev, o.ino) == (seen.dev, seen.ino))
             {
                 several.insert(seen.ino, (ino, record));
@@ -251,11 +252,22 @@ impl<'o> Settled<'o> {
             return Ok(());
         }
         let links = base_links(&self.base, &|ino| several.contains_key(&ino), &|_| false)?;
+        let now = self.now.clone();
+        let places = Places::new(&now);
         for (number, (ino, mut record)) in several {
-            let Some(path) = links.get(&number).and_then(|paths| paths.first()) else { continue };
-            let Some(node) = self.base.find(path)? else { continue };
-            record.origin = Some(origin_of(path, &seen(&node)));
-            self.put_record(ino, record, path);
+            let path = links.get(&number).and_then(|paths| paths.first());
+            match path.map(|path| self.base.find(path)).transpose()?.flatten().zip(path) {
+                Some((node, path)) => {
+                    record.origin = Some(origin_of(path, &seen(&node)));
+                    self.put_record(ino, record, path);
+                }
+                None if places.entries(ino)?.is_empty() => {
+                    record.attr.nlink = 0;
+                    let path = record.origin.as_ref().map_or_else(Path::root, |o| o.path.clone());
+                    self.put_record(ino, record, &path);
+                }
+                None => {}
+            }
         }
         Ok(())
     }

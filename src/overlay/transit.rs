@@ -421,15 +421,18 @@ impl Overlay {
 
     pub(super) fn stale(&self, plan: &Plan) -> Result<Stale> {
         let mut stale = Stale::default();
-        for ((dir, name), change) in &plan.names {
+        // What is below a directory that goes, before it: with it the kernel drops what it knows of the rest, and those who watch that hear nothing.
+        let mut names: Vec<_> = plan.names.iter().collect();
+        names.sort_by_key(|(_, change)| std::cmp::Reverse(change.path.components().count()));
+        for ((dir, name), change) in names {
             let Some(parent) = self.inode(*dir) else { continue };
             let child = match change.now {
                 Some(Dentry::Entry { ino, .. }) => Some(ino),
                 Some(Dentry::Whiteout { .. }) => None,
                 None => self.base_has(&parent, name)?,
             };
-            // The kernel takes a directory of which it hears that for dead.
-            let child = child.filter(|&ino| self.inode(ino).is_some_and(|i| i.kind != Kind::Dir) || plan.kills(ino));
+            // The kernel takes what it hears that of for dead, and drops who watches it.
+            let child = child.filter(|&ino| plan.kills(ino));
             stale.names.push((*dir, name.clone(), child));
             stale.inodes.push(*dir);
         }
