@@ -123,7 +123,7 @@ impl Kv for Rocks {
         self.range(table, from, to, Direction::Forward, visit)
     }
 
-    fn firsts(&self, table: Table, ranges: &[(Key, Key)], visit: &mut dyn FnMut(usize, &[u8], &[u8])) -> Result<()> {
+    fn firsts(&self, table: Table, ranges: &[(Key, Key)], visit: VisitFirst<'_>) -> Result<()> {
         // One iterator for all of them: making one costs as much as its search does.
         const STEPS: usize = 4;
         let mut entries = self.db.raw_iterator_cf(self.family(table)?);
