@@ -10,7 +10,7 @@ use rocksdb::{
 };
 
 use super::keys::Key;
-use super::{Batch, Change, Kv, Result, StoreError, Sync, Table, Visit};
+use super::{Batch, Change, Kv, Result, StoreError, Sync, Table, Visit, VisitFirst};
 
 /// Sizes are for a daemon that must stay small (docs/PERFORMANCE.md), not for a database server.
 const BLOCK_CACHE: usize = 8 << 20;
