@@ -334,7 +334,7 @@ mod tests {
             for ino in 1..200 {
                 let put = |batch: &mut Batch, timeline, epoch, size: u64| {
                     let mut value = Vec::new();
-                    if size % 7 != 0 {
+                    if !size.is_multiple_of(7) {
                         let (perm, nlink, uid, gid, rdev, blocks) = (0o644, 1, 0, 0, 0, 0);
                         let (atime, mtime, ctime) = Default::default();
                         let (ino, kind) = (Ino(ino), crate::types::Kind::Fifo);
