@@ -2,6 +2,8 @@
 
 mod common;
 
+#[path = "timeline/applied.rs"]
+mod applied;
 #[path = "timeline/beside.rs"]
 mod beside;
 #[path = "timeline/ends.rs"]
@@ -14,3 +16,5 @@ mod scene;
 mod stage;
 #[path = "timeline/switch.rs"]
 mod switch;
+#[path = "timeline/watchers.rs"]
+mod watchers;
