@@ -162,7 +162,9 @@ impl Load<'_> {
         } else {
             let frozen = self.scene.join("frozen");
             self.go(&["rewind", &to, frozen.to_str().expect("UTF-8")]);
-            self.frozen_is(&expected, &format!("{n}: rewind of frozen/ to {to}"));
+            // Names come and go one by one in such a rewind: directories have the time of that.
+            let what = format!("{n}: rewind of frozen/ to {to}");
+            tree::assert_same(&expected, &self.frozen(), &View::exact_files(), &what);
             self.go(&["undo"]);
         }
         self.frozen_is(&before, &format!("{n}: undo of the rewind to {to}"));

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
@@ -125,41 +125,57 @@ impl Shown {
         }
     }
 
-    fn same(&self, what: &str) {
+    /// What is not as it was.
+    fn differences(&self, what: &str) -> Vec<String> {
+        let mut found = Vec::new();
         for (at, expected) in &self.mounts {
             let name = at.file_name().unwrap_or_default().to_string_lossy();
-            tree::assert_same(expected, &tree::read(at), &View::exact(), &format!("{name}, {what}"));
+            let lines = tree::differences(expected, &tree::read(at), &View::exact());
+            found.extend(lines.iter().map(|line| format!("{name}, {what}: {line}")));
         }
         for (file, expected) in &self.open {
-            let mut found = vec![0; expected.len() + 1];
-            let len = file.read_at(&mut found, 0).expect("read");
-            assert!(len == expected.len() && found[..len] == **expected, "an open file beside, {what}");
+            let mut bytes = vec![0; expected.len() + 1];
+            let len = file.read_at(&mut bytes, 0).expect("read");
+            if len != expected.len() || bytes[..len] != **expected {
+                found.push(format!("an open file beside, {what}"));
+            }
         }
+        found
     }
 
-    /// Looks at them again and again while something is done, at least once before it begins and once when it is over.
+    fn same(&self, what: &str) {
+        let found = self.differences(what);
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
+
+    /// Looks at them again and again while something is done, and once more when it is over.
     fn while_doing(&self, what: &str, act: impl FnOnce()) {
-        let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            let (done, looks) = (&done, &looks);
-            scope.spawn(move || {
-                while !done.load(Ordering::Acquire) {
-                    self.same(&format!("during {what}"));
-                    looks.fetch_add(1, Ordering::AcqRel);
+        self.same(&format!("before {what}"));
+        let done = AtomicBool::new(false);
+        let during = std::thread::scope(|scope| {
+            let looker = scope.spawn(|| {
+                let mut found = Vec::new();
+                while found.is_empty() && !done.load(Ordering::Acquire) {
+                    found = self.differences(&format!("during {what}"));
                 }
+                found
             });
             // Also when it fails: the other thread is waited for.
-            struct Done<'a>(&'a AtomicBool);
-            impl Drop for Done<'_> {
-                fn drop(&mut self) {
-                    self.0.store(true, Ordering::Release);
-                }
-            }
-            let _done = Done(done);
-            crate::common::wait_for("a first look", || looks.load(Ordering::Acquire) > 0);
+            let ended = Done(&done);
             act();
+            drop(ended);
+            looker.join().expect("it looks only")
         });
         self.same(&format!("after {what}"));
+        assert!(during.is_empty(), "{}", during.join("\n"));
+    }
+}
+
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
