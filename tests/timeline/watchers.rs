@@ -88,6 +88,7 @@ fn watchers_hear_of_what_a_rewind_removes() {
     }
     let stage = Stage::mounted();
     write(stage.join("changes"), "then\n");
+    write(stage.join("changes-and-is-open"), "then\n");
     write(stage.join("stays"), "stays\n");
     write(stage.join("two-names"), "one file\n");
     fs::create_dir(stage.join("sub")).expect("mkdir");
@@ -95,7 +96,9 @@ fn watchers_hear_of_what_a_rewind_removes() {
     assert_ok(&stage.run(&["snapshot", "--label", "then"]), "snapshot");
     write(stage.join("added"), "added\n");
     write(stage.join("added-and-open"), "open\n");
-    fs::create_dir(stage.join("added-dir")).expect("mkdir");
+    fs::create_dir_all(stage.join("added-dir/deep")).expect("mkdir");
+    write(stage.join("added-dir/deep/file"), "below\n");
+    write(stage.join("changes-and-is-open"), "now\n");
     write(stage.join("changes"), "now\n");
     write(stage.join("README"), "changed\n");
     fs::remove_file(stage.join("src/main")).expect("remove");
@@ -114,32 +117,42 @@ fn watchers_hear_of_what_a_rewind_removes() {
         "added",
         "added-and-open",
         "added-dir",
+        "added-dir/deep",
+        "added-dir/deep/file",
+        "changes-and-is-open",
         "two-names",
     ] {
         watcher.watch(path);
     }
-    let open = fs::File::open(stage.join("added-and-open")).expect("open");
+    let open = ["added-and-open", "changes-and-is-open"].map(|name| fs::File::open(stage.join(name)).expect("open"));
     assert_eq!(watcher.all(), [""; 0]);
     assert_ok(&stage.run(&["rewind", "then"]), "rewind");
-    assert_eq!(names(stage.root()), [".git", "README", "changes", "link", "src", "stays", "sub", "two-names"]);
+    assert_eq!(names(stage.root()), [".git", "README", "changes", "changes-and-is-open", "link", "src", "stays", "sub", "two-names"]);
     // Files and directories that are gone: who watches them is told.
-    for gone in ["added", "added-dir"] {
+    for gone in ["added", "added-dir", "added-dir/deep", "added-dir/deep/file"] {
         watcher.hears(&format!("{gone}: delete_self"));
         watcher.hears(&format!("{gone}: ignored"));
     }
-    // One that is open is gone for its watchers when it is closed.
-    assert!(!watcher.heard.iter().any(|heard| heard.starts_with("added-and-open")), "{:?}", watcher.heard);
+    // One that is open, and one that lost its name to other bytes, is gone for its watchers when it is closed.
+    assert!(!watcher.heard.iter().any(|heard| heard.contains("open")), "{:?}", watcher.heard);
     drop(open);
     watcher.hears("added-and-open: ignored");
+    watcher.hears("changes-and-is-open: ignored");
     assert_eq!(
         watcher.all(),
         [
             "added-and-open: delete_self",
             "added-and-open: ignored",
+            "added-dir/deep/file: delete_self",
+            "added-dir/deep/file: ignored",
+            "added-dir/deep: delete_self",
+            "added-dir/deep: ignored",
             "added-dir: delete_self",
             "added-dir: ignored",
             "added: delete_self",
             "added: ignored",
+            "changes-and-is-open: delete_self",
+            "changes-and-is-open: ignored",
         ],
         "the kernel tells those who watch a directory nothing; nor of what came, changed or has other names"
     );
