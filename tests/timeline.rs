@@ -2,15 +2,21 @@
 
 mod common;
 
+#[path = "timeline/applied.rs"]
+mod applied;
 #[path = "timeline/beside.rs"]
 mod beside;
 #[path = "timeline/ends.rs"]
 mod ends;
 #[path = "timeline/merge.rs"]
 mod merge;
+#[path = "timeline/revived.rs"]
+mod revived;
 #[path = "mount/scene.rs"]
 mod scene;
 #[path = "timeline/stage.rs"]
 mod stage;
 #[path = "timeline/switch.rs"]
 mod switch;
+#[path = "timeline/watchers.rs"]
+mod watchers;

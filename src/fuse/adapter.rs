@@ -55,9 +55,16 @@ impl Adapter {
 
     fn entry(&self, result: Result<Attr, Errno>, reply: ReplyEntry) {
         match result {
-            Ok(attr) => reply.entry(&self.ttl, &convert::attr(&attr), Generation(0)),
+            Ok(attr) => reply.entry(&self.ttl, &convert::attr(&attr), self.generation(&attr)),
             Err(e) => reply.error(convert::errno(e)),
         }
+    }
+
+    /// Whoever is still in a directory that was removed keeps the kernel's inode of it, in which nothing can be found any more. When it comes
+    /// back, this makes the kernel take a new one.
+    fn generation(&self, attr: &Attr) -> Generation {
+        let inode = if attr.kind == Kind::Dir { self.engine.overlay().inode(attr.ino) } else { None };
+        Generation(inode.map_or(0, |inode| inode.generation()))
     }
 
     fn attr(&self, result: Result<Attr, Errno>, reply: ReplyAttr) {
@@ -425,7 +432,8 @@ impl Filesystem for Adapter {
                         continue;
                     }
                 };
-                if reply.add(INodeNo(attr.ino.0), *cookie, name, &self.ttl, &convert::attr(&attr), Generation(0)) {
+                let generation = self.generation(&attr);
+                if reply.add(INodeNo(attr.ino.0), *cookie, name, &self.ttl, &convert::attr(&attr), generation) {
                     // It did not fit: the kernel never heard of it.
                     self.engine.forget(attr.ino, 1);
                     break;

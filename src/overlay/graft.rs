@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::places::Places;
+use super::places::{Place, Places};
 use super::transit::{InodeChange, NameChange, Plan, record_of};
 use super::view::{Node, View, present};
 use super::{Ctx, Overlay, Result};
@@ -248,15 +248,13 @@ impl Graft<'_, '_> {
 
     // What stays, and becomes something else.
 
-    /// The names of a file as far as this plan has come.
-    fn names(&self, ino: Ino, base_path: Option<&Path>) -> Result<Vec<(Ino, Name)>> {
-        let mut names: Vec<(Ino, Name)> = Vec::new();
-        for place in self.places.names(ino, base_path)? {
-            let key = (place.dir, place.name);
-            if self.plan.names.get(&key).is_none_or(|change| change.then == change.now) {
-                names.push(key);
-            }
-        }
+    /// The names of a file as far as this plan has come, with where the directory is in the base if that is what leads to it.
+    fn names(&self, ino: Ino, base_path: Option<&Path>) -> Result<Vec<Place>> {
+        let mut names = self.places.names(ino, base_path)?;
+        names.retain(|place| {
+            let change = self.plan.names.get(&(place.dir, place.name.clone()));
+            change.is_none_or(|change| change.then == change.now)
+        });
         for (key, change) in self.plan.names.iter().filter(|(_, c)| c.then != c.now) {
             let leads = match change.then {
                 Some(Dentry::Entry { ino: to, .. }) => to == ino,
@@ -264,7 +262,7 @@ impl Graft<'_, '_> {
                 None => self.overlay.plan_shows(&self.plan, key.0, &key.1)?.is_some_and(|(to, _)| to == ino),
             };
             if leads {
-                names.push(key.clone());
+                names.push(Place { dir: key.0, name: key.1.clone(), base_dir: None });
             }
         }
         Ok(names)
@@ -320,7 +318,7 @@ impl Graft<'_, '_> {
         let mut record = self.now.full(then)?;
         let as_in_base = then.record.is_none()
             && links == record.attr.nlink
-            && !self.names(is.ino, is.origin_path())?.iter().any(|(dir, name)| self.has_entry(*dir, name));
+            && !self.names(is.ino, is.origin_path())?.iter().any(|at| self.has_entry(at.dir, &at.name));
         record.attr.nlink = links;
         record.attr.ino = is.ino;
         self.put(is.ino, path, (!as_in_base).then_some(record));
@@ -459,7 +457,7 @@ impl Graft<'_, '_> {
                 Some(planned) => planned,
                 None => self.of_base(node)?,
             };
-            let has_it = |(dir, name): &(Ino, Name)| self.source_has(*dir, name, node.ino);
+            let has_it = |at: &Place| self.source_has(at, node.ino);
             if same_state(&there, &record)
                 && self.xattrs_of(&there)? == self.xattrs_of(&record)?
                 && names.iter().map(has_it).collect::<Result<Vec<_>>>()?.contains(&true)
@@ -482,14 +480,16 @@ impl Graft<'_, '_> {
     }
 
     /// Whether a name led to an inode in the source.
-    fn source_has(&self, dir: Ino, name: &[u8], ino: Ino) -> Result<bool> {
+    fn source_has(&self, at: &Place, ino: Ino) -> Result<bool> {
+        let (dir, name) = (at.dir, &at.name);
         Ok(match self.source.entry(dir, name)? {
             Some(Dentry::Entry { ino: to, .. }) => to == ino,
             Some(Dentry::Whiteout { .. }) => false,
             None => {
                 let shows = match self.source.inode(dir)? {
                     Some(record) => record.origin.filter(|_| !record.opaque && record.attr.nlink > 0).map(|o| o.path),
-                    None => self.record(dir)?.and_then(|r| r.origin).map(|o| o.path),
+                    // As in the base, then as now: where that is only who found it there knows.
+                    None => self.record(dir)?.and_then(|r| r.origin).map(|o| o.path).or_else(|| at.base_dir.clone()),
                 };
                 self.shown(&Parent { ino: dir, path: Path::root(), shows }, name)? == Some(ino)
             }

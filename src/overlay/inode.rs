@@ -23,6 +23,8 @@ pub struct Inode {
     pub(crate) lookups: AtomicU64,
     /// Open handles.
     pub(crate) opens: AtomicU32,
+    /// How often this directory was gone and came back.
+    pub(crate) revived: AtomicU32,
     pub(crate) state: RwLock<State>,
 }
 
@@ -110,7 +112,8 @@ pub(crate) enum BaseDefault {
 
 impl Inode {
     pub(crate) fn new(ino: Ino, kind: Kind, state: State) -> Inode {
-        Inode { ino, kind, lookups: AtomicU64::new(0), opens: AtomicU32::new(0), state: RwLock::new(state) }
+        let (lookups, opens, revived) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU32::new(0));
+        Inode { ino, kind, lookups, opens, revived, state: RwLock::new(state) }
     }
 
     pub(crate) fn root(stat: &BaseStat, record: Option<InodeRecord>) -> Inode {
@@ -151,6 +154,12 @@ impl Inode {
     /// Which bytes the file has now.
     pub fn content(&self) -> ContentRef {
         self.state.read().content_ref()
+    }
+
+    /// How often it was gone and came back, for those (the kernel) for whom a removed directory is dead for good. Counted while the kernel
+    /// knows the inode.
+    pub fn generation(&self) -> u64 {
+        self.revived.load(Ordering::Acquire).into()
     }
 
     /// Notes that something opened it: it stays in memory, and keeps its bytes, until that many times [`Inode::closed`] was called.

@@ -41,6 +41,8 @@ pub struct View {
     /// Files whose bytes and size depend on the time, a pid or an inode number.
     pub volatile: GlobSet,
     pub mtimes: Mtimes,
+    /// When names came into a directory and went there does not count.
+    pub no_dir_times: bool,
 }
 
 /// What is compared of an mtime.
@@ -55,12 +57,17 @@ pub enum Mtimes {
 
 impl View {
     pub fn new(absent: &[&str], volatile: &[&str], mtimes: Mtimes) -> View {
-        View { absent: globs(absent), volatile: globs(volatile), mtimes }
+        View { absent: globs(absent), volatile: globs(volatile), mtimes, no_dir_times: false }
     }
 
     /// Everything counts: the same tree at two moments.
     pub fn exact() -> View {
         View::default()
+    }
+
+    /// The same but for the times of directories: their names came one by one, and were not there before.
+    pub fn exact_files() -> View {
+        View { no_dir_times: true, ..View::default() }
     }
 }
 
@@ -214,6 +221,9 @@ fn seen(entry: &Entry, path: &[u8], view: &View) -> Entry {
     let mut entry = entry.clone();
     let path = std::ffi::OsStr::from_bytes(path);
     entry.ino = 0;
+    if view.no_dir_times && entry.kind == "directory" {
+        entry.mtime = (0, 0);
+    }
     if view.volatile.is_match(path) {
         entry.content.clear();
         entry.size = 0;
