@@ -448,7 +448,10 @@ impl Overlay {
         for (inode, fresh) in prepared.fresh {
             self.descriptors.drop_file(inode.ino);
             let mut state = inode.state.write();
-            if inode.kind == Kind::Dir && state.attr.nlink == 0 && fresh.record.as_ref().is_some_and(|r| r.attr.nlink > 0) {
+            if inode.kind == Kind::Dir
+                && state.attr.nlink == 0
+                && fresh.record.as_ref().is_some_and(|r| r.attr.nlink > 0)
+            {
                 inode.revived.fetch_add(1, Ordering::AcqRel);
             }
             state.become_(fresh, touched(inode.ino));

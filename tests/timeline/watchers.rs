@@ -127,7 +127,10 @@ fn watchers_hear_of_what_a_rewind_removes() {
     let open = ["added-and-open", "changes-and-is-open"].map(|name| fs::File::open(stage.join(name)).expect("open"));
     assert_eq!(watcher.all(), [""; 0]);
     assert_ok(&stage.run(&["rewind", "then"]), "rewind");
-    assert_eq!(names(stage.root()), [".git", "README", "changes", "changes-and-is-open", "link", "src", "stays", "sub", "two-names"]);
+    assert_eq!(
+        names(stage.root()),
+        [".git", "README", "changes", "changes-and-is-open", "link", "src", "stays", "sub", "two-names"]
+    );
     // Files and directories that are gone: who watches them is told.
     for gone in ["added", "added-dir", "added-dir/deep", "added-dir/deep/file"] {
         watcher.hears(&format!("{gone}: delete_self"));
