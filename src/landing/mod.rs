@@ -144,9 +144,9 @@ impl Landing<'_> {
         if planned.plan.steps.is_empty() {
             return Err(LandError::Nothing);
         }
-        let note = match planned.plan.steps.len() {
-            1 => format!("apply of {}", planned.plan.steps.first().map(|s| s.path.to_string()).unwrap_or_default()),
-            n => format!("apply of {n} paths"),
+        let note = match planned.paths().as_slice() {
+            [path] => format!("apply of {path}"),
+            paths => format!("apply of {} paths", paths.len()),
         };
         let operation = Operation {
             id,

@@ -29,6 +29,26 @@ pub fn differing(one: &View<'_>, two: &View<'_>) -> Result<Vec<Path>> {
     bad.map_or(Ok(found), Err)
 }
 
+/// Paths of files that two views have with different times, and are the same else.
+///
+/// # Errors
+/// When log or base cannot be read.
+pub fn differing_in_times(one: &View<'_>, two: &View<'_>) -> Result<Vec<Path>> {
+    let (mut found, mut bad) = (Vec::new(), None);
+    walk(one, two, &|_| false, &|_| true, &mut |path, met| match met {
+        Met::Pair(Some(old), Some(new)) if old.kind != Kind::Dir && old.attr.mtime != new.attr.mtime => {
+            match differs(two, Some(&old), Some(&new)) {
+                Ok(false) => found.push(path),
+                Ok(true) => {}
+                Err(errno) => bad = Some(errno),
+            }
+        }
+        Met::Pair(..) => {}
+        Met::CannotList(errno) | Met::CannotLook(errno) => bad = Some(errno),
+    })?;
+    bad.map_or(Ok(found), Err)
+}
+
 /// Whether two nodes of one path are not the same. Reads bytes only where they may differ.
 ///
 /// # Errors
