@@ -10,6 +10,8 @@ mod beside;
 mod ends;
 #[path = "timeline/merge.rs"]
 mod merge;
+#[path = "timeline/random.rs"]
+mod random;
 #[path = "timeline/revived.rs"]
 mod revived;
 #[path = "mount/scene.rs"]

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use rustc_hash::FxHashMap;
+
 use crate::apply::{self, Meta, Old, Seen};
 use crate::store::codec::{self, Parent, Reader, VersionRecord, Writer, Xattrs};
 use crate::store::history::{self, Operation};
@@ -113,23 +115,54 @@ pub fn all(store: &Store, kept: u64) -> Result<Vec<Kept>> {
     bad.map_or(Ok(found), Err)
 }
 
-/// Files of the base that applies, or taking them back, took a name from, as far as that is still kept; and whether nothing came in its place.
-///
-/// # Errors
-/// When the log cannot be read.
-pub(super) fn taken_out(store: &Store) -> Result<Vec<(Seen, bool)>> {
-    let (mut found, mut bad) = (Vec::new(), None);
-    let (from, to) = keys::everything_kept();
-    store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
-        let step = keys::last_number(key).unwrap_or(HEAD);
-        match if step == HEAD { None } else { Some(get(step, value)) } {
-            Some(Ok(Kept { old: Some(old), made, .. })) => found.push((old.seen, made.is_none())),
-            Some(Err(error)) => bad = Some(error),
-            Some(Ok(_)) | None => {}
-        }
-        std::ops::ControlFlow::Continue(())
-    })?;
-    bad.map_or(Ok(found), Err)
+/// What applies, and taking them back, did in the base, as far as that is still kept; by device and inode number.
+#[derive(Default)]
+pub(super) struct Ours {
+    /// Files that lost a name, and whether nothing came in its place.
+    taken: FxHashMap<(u64, u64), Vec<(Seen, bool)>>,
+    /// Files that were made or changed, as they were then.
+    made: FxHashMap<(u64, u64), Vec<Seen>>,
+}
+
+impl Ours {
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn load(store: &Store) -> Result<Ours> {
+        let (mut ours, mut bad) = (Ours::default(), None);
+        let (from, to) = keys::everything_kept();
+        store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
+            let step = keys::last_number(key).unwrap_or(HEAD);
+            match if step == HEAD { None } else { Some(get(step, value)) } {
+                Some(Ok(Kept { old, made, .. })) => {
+                    if let Some(Lost { seen, .. }) = old {
+                        ours.taken.entry((seen.dev, seen.ino)).or_default().push((seen, made.is_none()));
+                    }
+                    if let Some(made) = made {
+                        ours.made.entry((made.dev, made.ino)).or_default().push(made);
+                    }
+                }
+                Some(Err(error)) => bad = Some(error),
+                None => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        })?;
+        bad.map_or(Ok(ours), Err)
+    }
+
+    /// Whether a file went from the base by an apply, or by taking one back.
+    pub fn took(&self, lost: &Seen) -> bool {
+        self.taken.get(&(lost.dev, lost.ino)).is_some_and(|all| all.iter().any(|(s, gone)| *gone && s.same_file(lost)))
+    }
+
+    /// Whether a file lost one of its names by that.
+    pub fn took_a_name(&self, is: &Seen) -> bool {
+        self.taken.get(&(is.dev, is.ino)).is_some_and(|all| all.iter().any(|(seen, _)| seen.same_file(is)))
+    }
+
+    /// Files that were made with this one's numbers.
+    pub fn made(&self, is: &Seen) -> &[Seen] {
+        self.made.get(&(is.dev, is.ino)).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Puts what is kept of a step.

@@ -202,6 +202,7 @@ impl Landing<'_> {
         let Planned { plan, contents, .. } = planned;
         let source = contents.source(self.overlay());
         let mut keeper = keep::Keeper::new(store, operation.kept, plan.steps.iter().map(|s| s.path.clone()).collect());
+        let before = settle::Settled::new(self.overlay(), operation.kept)?.directories_before(&plan)?;
         let prepared = apply::prepare(site, plan.clone(), &source, &mut keeper, watch);
         let ready = match prepared {
             Ok(apply::Prepared::Ready(ready)) => ready,
@@ -217,7 +218,7 @@ impl Landing<'_> {
         };
         // From here on nothing leans on what will be destroyed, and that survives whatever happens.
         let pinned = || -> Result<()> {
-            self.pin(&plan, operation.kept)?;
+            self.pin(&plan, &before, operation.kept)?;
             store.data.sync_all()?;
             Ok(store.kv.sync()?)
         };
@@ -282,13 +283,13 @@ impl Landing<'_> {
     }
 
     /// Makes the past, and what of the present leans on the base, independent of what will be destroyed.
-    fn pin(&self, plan: &apply::Plan, kept: u64) -> Result<()> {
+    fn pin(&self, plan: &apply::Plan, before: &settle::Before, kept: u64) -> Result<()> {
         let overlay = self.overlay();
         let stale = {
             let _gate = self.machine.gate.close();
             let _gates = self.close_others();
             let mut settled = settle::Settled::new(overlay, kept)?;
-            settled.pin(plan)?;
+            settled.pin(plan, before)?;
             let batch = std::mem::take(&mut settled.batch);
             overlay.store().space.claim(batch.bytes() as u64)?;
             overlay.store().kv.commit(&batch, Sync::No)?;

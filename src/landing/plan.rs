@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::keep::{self, Kept};
+use super::keep::{self, Kept, Ours};
 use super::settle::seen;
 use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
@@ -163,7 +163,7 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
         planned: Planned::new(id),
         places: Places::new(target),
         links: FxHashMap::default(),
-        taken_out: None,
+        ours: None,
     };
     let from = match &selection.only {
         Some((from, _)) => View::new(overlay, from.clone()),
@@ -205,8 +205,8 @@ struct Maker<'m, 'o> {
     places: Places<'m, 'o>,
     /// Files with several names: the path of the first.
     links: FxHashMap<crate::types::Ino, Path>,
-    /// What regentfs itself took out of the base; found out when it matters.
-    taken_out: Option<Vec<(Seen, bool)>>,
+    /// What regentfs itself did in the base; found out when it matters.
+    ours: Option<Ours>,
 }
 
 type Look<T> = Result<T, Errno>;
@@ -295,16 +295,15 @@ impl Maker<'_, '_> {
                 let lost = lost.zip(target).map(|(origin, target)| of_origin(target.kind, origin));
                 match lost {
                     // Changed here, and gone from the base since.
-                    Some(lost) if !self.was_taken_out(&lost)? => (Expect::Is(lost), Found::Nothing),
+                    Some(lost) if !self.ours()?.took(&lost) => (Expect::Is(lost), Found::Nothing),
                     _ => return Ok(Some(Expect::Nothing)),
                 }
             }
             Some(base) => {
                 let is = seen(base);
                 match self.known(path, base)? {
-                    Some(known) if same(&known, &is) || self.lost_a_name(&known, &is)? => {
-                        return Ok(Some(Expect::Is(is)));
-                    }
+                    Some(known) if same(&known, &is) => return Ok(Some(Expect::Is(is))),
+                    known if self.is_ours(known.as_ref(), &is)? => return Ok(Some(Expect::Is(is))),
                     Some(known) => (Expect::Is(known), Found::Is(is)),
                     None => (Expect::Nothing, Found::Is(is)),
                 }
@@ -320,23 +319,25 @@ impl Maker<'_, '_> {
         }
     }
 
-    /// Whether it was an apply, or taking one back, by which a file went from the base: then nobody else changed anything.
-    fn was_taken_out(&mut self, lost: &Seen) -> Look<bool> {
-        Ok(self.taken_out()?.iter().any(|(seen, gone)| *gone && seen.same_file(lost)))
-    }
-
-    /// Whether a file differs from what is known only in that one of its names was taken from it here: that changes its ctime.
-    fn lost_a_name(&mut self, known: &Seen, is: &Seen) -> Look<bool> {
-        let like = known.kind != Kind::Dir && known.same_file(is) && (known.size, known.mtime) == (is.size, is.mtime);
-        Ok(like && self.taken_out()?.iter().any(|(seen, _)| seen.same_file(is)))
-    }
-
-    fn taken_out(&mut self) -> Look<&[(Seen, bool)]> {
-        let taken_out = match self.taken_out.take() {
+    /// What regentfs itself did there is nobody else's change, also where a rewind led to before it.
+    fn ours(&mut self) -> Look<&Ours> {
+        let ours = match self.ours.take() {
             Some(known) => known,
-            None => keep::taken_out(self.base.overlay().store()).map_err(|e| e.errno())?,
+            None => Ours::load(self.base.overlay().store()).map_err(|e| e.errno())?,
         };
-        Ok(self.taken_out.insert(taken_out))
+        Ok(self.ours.insert(ours))
+    }
+
+    /// Whether a file is there that was made by an apply, or is what is known of it but for a name that one took from it: that changes its ctime.
+    fn is_ours(&mut self, known: Option<&Seen>, is: &Seen) -> Look<bool> {
+        let ours = self.ours()?;
+        let like = |known: &Seen| {
+            known.kind != Kind::Dir
+                && known.same_file(is)
+                && (known.size, known.mtime) == (is.size, is.mtime)
+                && ours.took_a_name(is)
+        };
+        Ok(ours.made(is).iter().any(|made| same(made, is) || like(made)) || known.is_some_and(like))
     }
 
     /// What the overlay knows of the base file that is there; `None` for one that it never saw.

@@ -16,7 +16,7 @@ use crate::overlay::{Ctx, Overlay};
 use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Print};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Change, Table, keys};
-use crate::types::{At, Errno, Ino, Kind, Name, Path};
+use crate::types::{At, Attr, Errno, Ino, Kind, Name, Path};
 
 /// What is to be committed, and what it changes.
 pub(super) struct Settled<'o> {
@@ -32,6 +32,9 @@ pub(super) struct Settled<'o> {
     /// Files of the base of which only the metadata was changed, and what they look like since; by device and inode number.
     same: FxHashMap<(u64, u64), Seen>,
 }
+
+/// Directories of the base, by their paths.
+pub(super) type Before = BTreeMap<Path, InodeRecord>;
 
 type Look<T> = std::result::Result<T, Errno>;
 
@@ -50,8 +53,24 @@ impl<'o> Settled<'o> {
         })
     }
 
+    /// Before anything is made in the base, be it under temporary names: what the directories of a plan are like, which that changes.
+    pub fn directories_before(&self, plan: &Plan) -> Result<Before> {
+        let look = os("cannot look at the repository");
+        let mut before = Before::new();
+        for step in plan.steps.iter().filter(|s| s.make != Make::Keep) {
+            for path in [Some(step.path.clone()), step.path.split_last().map(|(dir, _)| dir)].into_iter().flatten() {
+                if !before.contains_key(&path)
+                    && let Some(node) = self.base.find(&path).map_err(&look)?.filter(|n| n.kind == Kind::Dir)
+                {
+                    before.insert(path, self.base_record(&node).map_err(&look)?);
+                }
+            }
+        }
+        Ok(before)
+    }
+
     /// Before the base is changed: all of the past, and what of the present leans on it, says what the base has at the paths of the plan.
-    pub fn pin(&mut self, plan: &Plan) -> Result<()> {
+    pub fn pin(&mut self, plan: &Plan, before: &Before) -> Result<()> {
         let look = os("cannot write down what the repository has");
         let store = self.overlay.store().clone();
         let kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
@@ -78,6 +97,10 @@ impl<'o> Settled<'o> {
                     let ino = self.base.number_of(seen.dev, Ino(seen.ino), seen.born).map_err(&look)?;
                     let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
                     let mut record = pin::record_of(ino, &step.path, old, nlink, None);
+                    if let Some(dir) = before.get(&step.path) {
+                        let Attr { nlink, mtime, ctime, .. } = dir.attr;
+                        record.attr = Attr { nlink, mtime, ctime, ..record.attr };
+                    }
                     match seen.kind {
                         _ if stays => pins.became(old, Became::Stays),
                         _ if seen.kind != Kind::Dir => pins.became(old, Became::Kept(old.version)),
@@ -97,7 +120,10 @@ impl<'o> Settled<'o> {
             }
             // Entries are looked for in directories that have a record; one that goes itself gets another one.
             if !by_path.contains_key(dir.as_bytes()) {
-                let record = self.base_record(&parent).map_err(&look)?;
+                let record = match before.get(&dir) {
+                    Some(record) => record.clone(),
+                    None => self.base_record(&parent).map_err(&look)?,
+                };
                 pins.inode(&mut self.batch, parent.ino, &record, &dir)?;
             }
         }
@@ -382,7 +408,13 @@ impl<'o> Settled<'o> {
         let mut puts = Batch::new();
         self.overlay.put_plan(&mut puts, &restored);
         for (table, change) in puts.changes() {
-            let Change::Put(key, value) = change else { continue };
+            let (key, value) = match change {
+                Change::Put(key, value) => (key, value),
+                Change::Delete(key) => {
+                    self.batch.delete(table, key);
+                    continue;
+                }
+            };
             match self.seen_now(key, value)? {
                 Some(value) => self.batch.put(table, key, &value),
                 None => self.batch.put(table, key, value),

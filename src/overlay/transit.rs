@@ -375,6 +375,8 @@ impl Overlay {
             }
             batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), &value);
             batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), change.path.as_bytes());
+            // What was applied is not what it is from now on.
+            batch.delete(Table::Meta, &keys::applied(timeline, ino));
         }
         for ((dir, name), change) in &plan.names {
             value.clear();

@@ -114,7 +114,17 @@ fn shorter(op: &Op, found: &Result<Value, Errno>) -> Option<Op> {
 
 /// What may have been done of an operation: all of it, or the pages of a write that the kernel asked for first.
 fn parts(op: &Op) -> Vec<Op> {
-    let Op::Write { slot, offset, data } = op else { return vec![op.clone()] };
+    let (slot, offset, data) = match op {
+        Op::Write { slot, offset, data } => (slot, offset, data),
+        // Or, of a copy, what came before the end of a page: each part is answered by itself.
+        Op::Copy { to_offset, len, .. } => {
+            let ends = (1..=*len).filter(|&n| n == *len || (to_offset + n).is_multiple_of(4096));
+            return ends
+                .filter_map(|n| if n == *len { Some(op.clone()) } else { shorter(op, &Ok(Value::Number(n))) })
+                .collect();
+        }
+        _ => return vec![op.clone()],
+    };
     let ends = (1..=data.len()).filter(|&n| n == data.len() || (offset + n as u64).is_multiple_of(4096));
     ends.map(|n| Op::Write { slot: *slot, offset: *offset, data: data[..n].to_vec() }).collect()
 }
