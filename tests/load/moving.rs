@@ -2,6 +2,7 @@
 //! moment, the whole tree.
 //!
 //! For 15 seconds; for a minute under CI; `REGENTFS_LOAD_SECONDS` says otherwise. Longer when there were too few rewinds by then.
+//! `REGENTFS_LOAD_SEED` makes other changes than usual.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +36,7 @@ fn populate(base: &Path) {
     (0..STATIC).for_each(|n| fs::write(base.join(format!("static/{n}")), unchanging(n)).expect("write"));
     frozen::make(&base.join("frozen"));
     fs::write(base.join("mapped/file"), vec![b'm'; 300_000]).expect("write");
-    fs::write(base.join(".gitignore"), "/frozen\n/scratch\n/mapped\ntarget\n").expect("write");
+    fs::write(base.join(".gitignore"), "/frozen\n/scratch\n/mapped\n/crate\n").expect("write");
     let script = format!(
         "for i in $(seq 1 50); do seq 1 $((i * 20)) > src/$i.txt; done; {GIT_INIT}\n\
          for i in 1 2 3; do echo $i >> src/$i.txt; git commit -qam $i; done; cd crate; {CRATE}"
@@ -65,6 +66,8 @@ fn rewinds_while_git_cargo_writers_and_mappings_go_on() {
     if !can_mount() || !has_programs(&["git", "python3"], "rewinds under load") {
         return;
     }
+    let seed =
+        std::env::var("REGENTFS_LOAD_SEED").map_or(42, |text| text.parse().expect("REGENTFS_LOAD_SEED is a number"));
     let with_cargo = has_programs(&["cargo"], "cargo build while rewinds happen");
     let scene = Scene::new(populate);
     let base = tree::read(scene.repo());
@@ -77,7 +80,7 @@ fn rewinds_while_git_cargo_writers_and_mappings_go_on() {
         scene: &scene,
         floor: &floor,
         workers,
-        rng: Rng::new(42),
+        rng: Rng::new(seed),
         marks: vec![Mark { name: "base".to_owned(), frozen: tree::read(&scene.join("frozen")) }],
         rewinds: 0,
     };
@@ -110,7 +113,7 @@ fn rewinds_while_git_cargo_writers_and_mappings_go_on() {
         .iter()
         .map(|who| (who.name, who.good(), who.steps.load(std::sync::atomic::Ordering::Acquire)))
         .collect();
-    eprintln!("{} rewinds and undos; (who, good steps, steps): {steps:?}", load.rewinds);
+    eprintln!("seed {seed}: {} rewinds and undos; (who, good steps, steps): {steps:?}", load.rewinds);
     assert!(load.rewinds >= FEWEST_REWINDS, "only {} rewinds: {steps:?}", load.rewinds);
 
     let last = tree::read(scene.root());
