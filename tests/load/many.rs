@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::tree::{self, View};
 use crate::common::{assert_ok, can_mount, in_ci, wait_for};
+use crate::moving::number;
 use crate::rng::Rng;
 use crate::scene::Scene;
 
@@ -17,9 +18,7 @@ const PACKAGE: usize = 15;
 const CRATE: usize = 5;
 
 fn files() -> usize {
-    let chosen = std::env::var("REGENTFS_LOAD_FILES").ok();
-    let chosen = chosen.map(|text| text.parse().expect("REGENTFS_LOAD_FILES is a number of files"));
-    chosen.unwrap_or(if in_ci() { 80_000 } else { 8000 })
+    number("FILES", if in_ci() { 80_000 } else { 8000 }) as usize
 }
 
 fn put(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {

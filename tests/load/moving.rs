@@ -22,10 +22,14 @@ const MOST_ROUNDS: usize = 40;
 /// How long the workers may take for a step each.
 const STEPS_TAKE: Duration = Duration::from_secs(300);
 
+/// A number from the environment.
+pub fn number(name: &str, otherwise: u64) -> u64 {
+    let name = format!("REGENTFS_LOAD_{name}");
+    std::env::var(&name).map_or(otherwise, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
 fn seconds() -> Duration {
-    let chosen = std::env::var("REGENTFS_LOAD_SECONDS").ok();
-    let chosen = chosen.map(|text| text.parse().expect("REGENTFS_LOAD_SECONDS is a number of seconds"));
-    Duration::from_secs(chosen.unwrap_or(if in_ci() { 60 } else { 15 }))
+    Duration::from_secs(number("SECONDS", if in_ci() { 60 } else { 15 }))
 }
 
 /// The repository: git's history, a program, what nobody changes, and what only the test changes.
@@ -66,8 +70,7 @@ fn rewinds_while_git_cargo_writers_and_mappings_go_on() {
     if !can_mount() || !has_programs(&["git", "python3"], "rewinds under load") {
         return;
     }
-    let seed =
-        std::env::var("REGENTFS_LOAD_SEED").map_or(42, |text| text.parse().expect("REGENTFS_LOAD_SEED is a number"));
+    let seed = number("SEED", 42);
     let with_cargo = has_programs(&["cargo"], "cargo build while rewinds happen");
     let scene = Scene::new(populate);
     let base = tree::read(scene.repo());
