@@ -4,6 +4,8 @@
 
 mod common;
 
+#[path = "load/alone.rs"]
+mod alone;
 #[path = "load/frozen.rs"]
 mod frozen;
 #[path = "load/many.rs"]

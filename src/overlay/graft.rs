@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::places::{Place, Places};
+use super::restore::bytes_differ;
 use super::transit::{InodeChange, NameChange, Plan, record_of};
 use super::view::{Node, View, present};
 use super::{Ctx, Overlay, Result};
@@ -307,7 +308,16 @@ impl Graft<'_, '_> {
     /// Whether two nodes are the same file in the same state, times and links apart.
     fn same(&self, one: &Node, two: &Node) -> Result<bool> {
         let (a, b) = (self.now.full(one)?, self.now.full(two)?);
-        Ok(same_state(&a, &b) && (a.xattrs == b.xattrs || self.source.xattrs(one)? == self.source.xattrs(two)?))
+        Ok(self.same_bytes(&a, &b) && (a.xattrs == b.xattrs || self.source.xattrs(one)? == self.source.xattrs(two)?))
+    }
+
+    /// Whether two records are the same but for times, numbers and attributes that only [`View::xattrs`] can tell. The same bytes may be
+    /// written down in different places.
+    fn same_bytes(&self, a: &InodeRecord, b: &InodeRecord) -> bool {
+        let node = |r: &InodeRecord| View::log_node(r.attr.ino, r.clone());
+        // What cannot be read is taken for different: then a file is copied that might have been the same.
+        let same = |a: &Node, b: &Node| bytes_differ(self.source, a, b) == Ok(false);
+        same_facts(a, b) && (a.content == b.content || same(&node(a), &node(b)))
     }
 
     fn change(&mut self, path: &Path, is: &Node, then: &Node) -> Result<()> {
@@ -458,7 +468,7 @@ impl Graft<'_, '_> {
                 None => self.of_base(node)?,
             };
             let has_it = |at: &Place| self.source_has(at, node.ino);
-            if same_state(&there, &record)
+            if self.same_bytes(&there, &record)
                 && self.xattrs_of(&there)? == self.xattrs_of(&record)?
                 && names.iter().map(has_it).collect::<Result<Vec<_>>>()?.contains(&true)
             {
@@ -577,11 +587,11 @@ impl Graft<'_, '_> {
     }
 }
 
-/// Whether two records are the same but for times, numbers and attributes that only [`View::xattrs`] can tell.
-fn same_state(a: &InodeRecord, b: &InodeRecord) -> bool {
+/// Whether two records are the same but for bytes, times, numbers and attributes.
+fn same_facts(a: &InodeRecord, b: &InodeRecord) -> bool {
     let facts = |r: &InodeRecord| {
         let attr = &r.attr;
-        (attr.kind, attr.perm, attr.uid, attr.gid, attr.rdev, attr.size, r.content)
+        (attr.kind, attr.perm, attr.uid, attr.gid, attr.rdev, attr.size)
     };
     facts(a) == facts(b) && a.target == b.target
 }

@@ -41,8 +41,6 @@ pub struct View {
     /// Files whose bytes and size depend on the time, a pid or an inode number.
     pub volatile: GlobSet,
     pub mtimes: Mtimes,
-    /// When names came into a directory and went there does not count.
-    pub no_dir_times: bool,
 }
 
 /// What is compared of an mtime.
@@ -53,11 +51,13 @@ pub enum Mtimes {
     Exact,
     /// It is the same, or in both trees later than the start of the run that made the tree.
     SetBefore { expected: (i64, i64), actual: (i64, i64) },
+    /// Nothing.
+    Ignored,
 }
 
 impl View {
     pub fn new(absent: &[&str], volatile: &[&str], mtimes: Mtimes) -> View {
-        View { absent: globs(absent), volatile: globs(volatile), mtimes, no_dir_times: false }
+        View { absent: globs(absent), volatile: globs(volatile), mtimes }
     }
 
     /// Everything counts: the same tree at two moments.
@@ -65,9 +65,9 @@ impl View {
         View::default()
     }
 
-    /// The same but for the times of directories: their names came one by one, and were not there before.
-    pub fn exact_files() -> View {
-        View { no_dir_times: true, ..View::default() }
+    /// Everything but the times.
+    pub fn but_times() -> View {
+        View { mtimes: Mtimes::Ignored, ..View::default() }
     }
 }
 
@@ -221,7 +221,7 @@ fn seen(entry: &Entry, path: &[u8], view: &View) -> Entry {
     let mut entry = entry.clone();
     let path = std::ffi::OsStr::from_bytes(path);
     entry.ino = 0;
-    if view.no_dir_times && entry.kind == "directory" {
+    if matches!(view.mtimes, Mtimes::Ignored) {
         entry.mtime = (0, 0);
     }
     if view.volatile.is_match(path) {

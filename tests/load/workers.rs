@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use crate::common::run_script;
+use crate::common::{both, run_script};
 use crate::rng::Rng;
 
 /// Files that nobody ever changes.
@@ -146,7 +146,11 @@ impl Floor {
             let calm = before.is_multiple_of(2) && before == self.rewinds();
             if output.status.success() {
                 let said = String::from_utf8_lossy(&output.stdout);
-                assert!(!calm || said == format!("this is {n}\n"), "step {n}: what was built says {said:?}");
+                assert!(
+                    !calm || said == format!("this is {n}\n"),
+                    "step {n}: what was built says {said:?}\n{}",
+                    both(&run_script(&self.root, LOOK, &env))
+                );
                 return true;
             }
             let _ = run_script(&self.root, &format!("mkdir -p crate; cd crate; rm -rf target; {CRATE}"), &[]);
@@ -279,6 +283,11 @@ impl Drop for Mapper {
         let _ = self.child.wait();
     }
 }
+
+/// What there is to know about a program that is not what it should be.
+const LOOK: &str = "cd crate; cat src/lib.rs; date +%T.%N; stat -c '%y %i %h %n' src/* target/debug/tiny target/debug/*.rlib \
+     target/debug/deps/* target/debug/.fingerprint/*/*; target/debug/tiny; unset CARGO_TARGET_DIR; cargo build -v --offline; \
+     target/debug/tiny";
 
 /// The program that is built all the time.
 pub const CRATE: &str = r#"

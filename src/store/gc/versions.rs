@@ -93,8 +93,14 @@ impl<'s> Versions<'s> {
     pub fn below(&mut self, id: VersionId) -> Result<Vec<VersionId>> {
         let Some(version) = self.record(id)? else { return Ok(Vec::new()) };
         match version.parent {
-            Parent::Version(_) | Parent::Map if version.limit > 0 => Ok(sources(&self.shown_below(id, &version)?)),
-            Parent::None | Parent::Base | Parent::Version(_) | Parent::Map => Ok(Vec::new()),
+            Parent::Version(_) | Parent::Map if version.limit > 0 => {}
+            Parent::None | Parent::Base | Parent::Version(_) | Parent::Map => return Ok(Vec::new()),
+        }
+        match self.shown_below(id, &version) {
+            Ok(shown) => Ok(sources(&shown)),
+            // One of an open epoch that went since with the last handle of a file that was removed.
+            Err(_) if self.store.kv.get(Table::Tree, &keys::version(id))?.is_none() => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 
