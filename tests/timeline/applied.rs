@@ -222,12 +222,12 @@ fn apply_and_its_undo_show_in_no_mount_beside() {
             assert_eq!(shows, applied, "the repository after {what}");
         }
         // And once more with nothing of it in anybody's memory.
-        shown = remounted(&stage, &all, shown, round);
+        shown = remounted(&stage, &all, shown, (round, &base));
         tree::assert_same(&mine, &tree::read(stage.root()), &View::exact(), "in place, after a remount");
     }
     // Applied for good.
     shown.while_doing("the last apply", || assert_ok(&stage.run(&["apply"]), "apply"));
-    let Shown { mounts, open } = remounted(&stage, &all, shown, 2);
+    let Shown { mounts, open } = remounted(&stage, &all, shown, (2, &mine));
     drop(open);
     tree::assert_same(&mine, &tree::read(stage.root()), &View::exact(), "in place, after the last remount");
     // What is beside goes on by itself, from what it shows.
@@ -238,17 +238,18 @@ fn apply_and_its_undo_show_in_no_mount_beside() {
     });
     stage.unmount();
     stage.assert_whole();
-    tree::assert_same(&mine, &tree::read(stage.repo()), &View::exact(), "the repository is what was applied");
+    on_disk(&stage, &mine, "the repository is what was applied");
     let plain = stage.beside("plain", &["--timeline", "plain"]);
     tree::assert_same(&changed, &tree::read(&plain), &View::exact(), "the timeline that went on");
 }
 
 /// Unmounts everything, mounts it again, and finds in the mounts beside what was there.
-fn remounted(stage: &Stage, all: &[&Path], shown: Shown, round: usize) -> Shown {
+fn remounted(stage: &Stage, all: &[&Path], shown: Shown, (round, base): (usize, &Tree)) -> Shown {
     let Shown { mounts, open } = shown;
     drop(open);
     stage.unmount();
     assert!(all.iter().all(|at| !is_mounted(at)));
+    on_disk(stage, base, &format!("the repository, {round}"));
     // Those beside are there first, once.
     if round != 1 {
         stage.mount(&[]);
@@ -261,6 +262,32 @@ fn remounted(stage: &Stage, all: &[&Path], shown: Shown, round: usize) -> Shown 
     if round == 1 {
         stage.mount(&[]);
     }
-    Shown { mounts, open: Vec::new() }.same(&format!("after remount {round}"));
+    for (at, expected) in &mounts {
+        let what = format!("{}, after remount {round}", at.display());
+        tree::assert_same(&own(expected), &own(&tree::read(at)), &View::exact(), &what);
+    }
     Shown::of(all)
+}
+
+/// What the repository has, times apart, and which names are one file there: what was parted is not joined again by an undo.
+fn on_disk(stage: &Stage, expected: &Tree, what: &str) {
+    let linked = ["parted", "parted-too", "single", "stays/second", "moved/in/third"];
+    let plain = |tree: &Tree| {
+        let mut tree = tree.clone();
+        for name in linked {
+            let Some(entry) = tree.get_mut(name.as_bytes()) else { continue };
+            (entry.nlink, entry.first_name) = (1, None);
+        }
+        tree
+    };
+    tree::assert_same(&plain(expected), &plain(&tree::read(stage.repo())), &View::but_times(), what);
+}
+
+/// A tree without what directories take over from the base when they are looked up anew: their times and link counts.
+fn own(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    for entry in tree.values_mut().filter(|entry| entry.kind == "directory") {
+        (entry.nlink, entry.mtime) = (0, (0, 0));
+    }
+    tree
 }
