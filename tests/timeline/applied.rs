@@ -223,13 +223,13 @@ fn apply_and_its_undo_show_in_no_mount_beside() {
         }
         // And once more with nothing of it in anybody's memory.
         shown = remounted(&stage, &all, shown, (round, &base));
-        tree::assert_same(&mine, &tree::read(stage.root()), &View::exact(), "in place, after a remount");
+        tree::assert_same(&own(&mine), &own(&tree::read(stage.root())), &View::exact(), "in place, after a remount");
     }
     // Applied for good.
     shown.while_doing("the last apply", || assert_ok(&stage.run(&["apply"]), "apply"));
     let Shown { mounts, open } = remounted(&stage, &all, shown, (2, &mine));
     drop(open);
-    tree::assert_same(&mine, &tree::read(stage.root()), &View::exact(), "in place, after the last remount");
+    tree::assert_same(&own(&mine), &own(&tree::read(stage.root())), &View::exact(), "in place, after the last remount");
     // What is beside goes on by itself, from what it shows.
     change(&plain, "plain");
     let changed = tree::read(&plain);
@@ -240,7 +240,7 @@ fn apply_and_its_undo_show_in_no_mount_beside() {
     stage.assert_whole();
     on_disk(&stage, &mine, "the repository is what was applied");
     let plain = stage.beside("plain", &["--timeline", "plain"]);
-    tree::assert_same(&changed, &tree::read(&plain), &View::exact(), "the timeline that went on");
+    tree::assert_same(&own(&changed), &own(&tree::read(&plain)), &View::exact(), "the timeline that went on");
 }
 
 /// Unmounts everything, mounts it again, and finds in the mounts beside what was there.
