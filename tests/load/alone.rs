@@ -11,14 +11,20 @@ use crate::moving::number;
 use crate::rng::Rng;
 use crate::scene::Scene;
 
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 
 #[test]
 fn rewinds_of_a_directory_and_their_undo() {
     if !can_mount() {
         return;
     }
-    let (seed, count) = (number("SEED", 7), number("CHANGES", 25));
+    // With the second pair a linked file has its old bytes again, in another place.
+    for (seed, count) in [(7, 25), (4, 60)] {
+        there_and_back(number("SEED", seed), number("CHANGES", count));
+    }
+}
+
+fn there_and_back(seed: u64, count: u64) {
     let scene = Scene::new(|base| {
         fs::create_dir(base.join("frozen")).expect("mkdir");
         frozen::make(&base.join("frozen"));
