@@ -11,7 +11,7 @@ use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
 use crate::merge::{self, Favor, Merged};
 use crate::overlay::Overlay;
-use crate::overlay::places::Places;
+use crate::overlay::places::{Places, base_links};
 use crate::overlay::restore::differs;
 use crate::overlay::view::{Node, Reader, View};
 use crate::overlay::walk::{Met, walk};
@@ -477,7 +477,9 @@ fn same(known: &Seen, is: &Seen) -> bool {
 pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
     let mut planned = Planned::new(id);
     let mut links: FxHashMap<(u64, u64), Path> = FxHashMap::default();
-    for one in keep::all(overlay.store(), kept)? {
+    let all = keep::all(overlay.store(), kept)?;
+    let names = names_left(overlay, &all).map_err(os("cannot look for other names in the repository"))?;
+    for one in all {
         let Kept { path, made, old, .. } = one;
         let expect = made.map_or(Expect::Nothing, Expect::Is);
         let make = match old {
@@ -491,11 +493,21 @@ pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
                 Kind::File if links.contains_key(&(old.seen.dev, old.seen.ino)) => {
                     Make::Link { to: links.get(&(old.seen.dev, old.seen.ino)).cloned().unwrap_or_default() }
                 }
-                Kind::File => {
-                    links.insert((old.seen.dev, old.seen.ino), path.clone());
-                    let wanted = Wanted::Version(old.version, old.seen.size);
-                    Make::File { content: planned.contents.add(wanted), meta: old.meta }
-                }
+                Kind::File => match names.get(&(old.seen.dev, old.seen.ino)) {
+                    // It has another name there, which stayed.
+                    Some((to, seen)) => {
+                        if !planned.plan.steps.iter().any(|s| s.path == *to) {
+                            let keep = Step { path: to.clone(), expect: Expect::Is(*seen), make: Make::Keep };
+                            planned.plan.steps.push(keep);
+                        }
+                        Make::Link { to: to.clone() }
+                    }
+                    None => {
+                        links.insert((old.seen.dev, old.seen.ino), path.clone());
+                        let wanted = Wanted::Version(old.version, old.seen.size);
+                        Make::File { content: planned.contents.add(wanted), meta: old.meta }
+                    }
+                },
                 kind @ (Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice) => {
                     Make::Special { kind, rdev: old.rdev, meta: old.meta }
                 }
@@ -506,4 +518,33 @@ pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
         }
     }
     Ok(planned)
+}
+
+/// Names that files still have in the base, unchanged, of which an apply took others away.
+fn names_left(overlay: &Overlay, all: &[Kept]) -> Look<FxHashMap<(u64, u64), (Path, Seen)>> {
+    let mut found = FxHashMap::default();
+    let lost: FxHashMap<u64, &Seen> = all
+        .iter()
+        .filter_map(|one| one.old.as_ref())
+        .filter(|old| old.seen.kind == Kind::File && old.version != VersionId::BASE)
+        .map(|old| (old.seen.ino, &old.seen))
+        .collect();
+    if lost.is_empty() {
+        return Ok(found);
+    }
+    let base = View::base(overlay);
+    let steps: BTreeSet<&Path> = all.iter().map(|one| &one.path).collect();
+    for (ino, paths) in base_links(&base, &|ino| lost.contains_key(&ino), &|_| false)? {
+        let Some(was) = lost.get(&ino) else { continue };
+        for path in paths.into_iter().filter(|p| !steps.contains(p)) {
+            if let Some(is) = base.find(&path)?.map(|node| seen(&node))
+                && was.same_file(&is)
+                && (was.size, was.mtime) == (is.size, is.mtime)
+            {
+                found.insert((was.dev, was.ino), (path, is));
+                break;
+            }
+        }
+    }
+    Ok(found)
 }
