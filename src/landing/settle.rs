@@ -169,6 +169,7 @@ impl<'o> Settled<'o> {
         pins.rewrite(&mut self.batch)?;
         self.inodes.append(&mut pins.inodes);
         self.names.append(&mut pins.names);
+        self.unmark(restored).map_err(&look)?;
         if !restored {
             self.directories(plan, &done).map_err(&look)?;
             self.other_names(lost).map_err(&look)?;
@@ -260,6 +261,25 @@ impl<'o> Settled<'o> {
             // What is shown does not come from the base: history was pinned, and so is this.
             (Some(_), None, _) | (_, Some(_), None) => Ok(()),
         }
+    }
+
+    /// Ends the marks of earlier applies whose files are elsewhere by now: the base may have something else there. An apply that is taken
+    /// back, or done again, ends all of them.
+    fn unmark(&mut self, all: bool) -> Look<()> {
+        let store = self.overlay.store().clone();
+        let mut marks = Vec::new();
+        let (from, to) = keys::all_applied(self.overlay.timeline());
+        let scanned = store.kv.scan(Table::Meta, &from, &to, &mut |key, path| {
+            marks.extend(keys::last_number(key).map(|n| (Ino(n), Path::new(path))));
+            std::ops::ControlFlow::Continue(())
+        });
+        scanned.map_err(|e| e.errno())?;
+        for (ino, path) in marks {
+            if all || self.now.find(&path)?.is_none_or(|node| node.ino != ino) {
+                self.batch.delete(Table::Meta, &keys::applied(self.overlay.timeline(), ino));
+            }
+        }
+        Ok(())
     }
 
     /// Files that lost a name in the base and have others there are known by one of those from now on. One that has none in the repository any more

@@ -139,7 +139,8 @@ impl Overlay {
         released: &BTreeSet<(Ino, Name)>,
     ) -> Result<bool> {
         if node.kind == Kind::Dir {
-            let is = base.find(path)?.filter(|n| n.kind == Kind::Dir);
+            // Where the base has none, this one would go from view.
+            let Some(is) = base.find(path)?.filter(|n| n.kind == Kind::Dir) else { return Ok(false) };
             let mut names: Vec<(Name, bool)> = Vec::new();
             self.lineage()
                 .dentries(&*self.store.kv, node.ino, &mut |name, dentry| {
@@ -148,10 +149,9 @@ impl Overlay {
                 .map_err(failed)?;
             for (name, is_entry) in names {
                 // One that is covered must not come to light.
-                let goes = match &is {
-                    _ if is_entry => released.contains(&(node.ino, name)),
-                    Some(dir) => base.child(dir, &name)?.is_none(),
-                    None => true,
+                let goes = match is_entry {
+                    true => released.contains(&(node.ino, name)),
+                    false => base.child(&is, &name)?.is_none(),
                 };
                 if !goes {
                     return Ok(false);

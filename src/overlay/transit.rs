@@ -383,6 +383,9 @@ impl Overlay {
             if let Some(dentry) = change.then {
                 codec::put_dentry(&mut value, dentry);
             }
+            if let Some(Dentry::Entry { ino, .. }) = change.then {
+                batch.delete(Table::Meta, &keys::applied(timeline, ino));
+            }
             batch.put(Table::Tree, &keys::dentry(timeline, *dir, name, epoch), &value);
             batch.put(Table::Tree, &keys::touched_name(timeline, epoch, *dir, name), change.path.as_bytes());
         }
