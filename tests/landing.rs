@@ -50,6 +50,17 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The same where owners are given to files, which a plain user may not do on disk.
+fn turn_of_root(what: &str) -> Option<MutexGuard<'static, ()>> {
+    if common::plain_user() {
+        common::leave_to_root(what);
+        return None;
+    }
+    let turn = turn();
+    rustix::process::umask(rustix::fs::Mode::empty());
+    Some(turn)
+}
+
 /// What counts about a file: all but numbers, links and the times that nobody can set.
 #[allow(clippy::type_complexity)]
 fn looks(file: &File) -> (Kind, u16, u32, u32, u64, Option<Time>, &[u8], &[u8], String) {
@@ -261,12 +272,7 @@ fn sequences(cases: u32) -> Vec<Vec<Op>> {
 
 #[test]
 fn what_is_applied_leaves_the_overlay_and_the_past_stays() {
-    // Random owners are given, which a plain user may not do on disk.
-    if common::plain_user() {
-        return common::leave_to_root("applies after random work");
-    }
-    let _turn = turn();
-    rustix::process::umask(rustix::fs::Mode::empty());
+    let Some(_turn) = turn_of_root("applies after random work") else { return };
     let memory = || Log::Memory(Arc::new(MemKv::new()));
     for (at, ops) in sequences(80).into_iter().enumerate() {
         let log = if at % 6 == 0 { Log::Disk } else { memory() };
@@ -280,11 +286,7 @@ fn what_is_applied_leaves_the_overlay_and_the_past_stays() {
 /// What was wrong once; `REGENTFS_LANDING_SCRIPT` runs what is in a file instead.
 #[test]
 fn known_sequences() {
-    if common::plain_user() {
-        return common::leave_to_root("applies after known sequences");
-    }
-    let _turn = turn();
-    rustix::process::umask(rustix::fs::Mode::empty());
+    let Some(_turn) = turn_of_root("applies after known sequences") else { return };
     let asked = std::env::var_os("REGENTFS_LANDING_SCRIPT").map(|p| std::fs::read_to_string(p).expect("the script"));
     let known: Vec<(&str, &str)> = match &asked {
         Some(text) => vec![("REGENTFS_LANDING_SCRIPT", text)],

@@ -63,8 +63,7 @@ impl Adapter {
     /// Whoever is still in a directory that was removed keeps the kernel's inode of it, in which nothing can be found any more. When it comes
     /// back, this makes the kernel take a new one.
     fn generation(&self, attr: &Attr) -> Generation {
-        let inode = if attr.kind == Kind::Dir { self.engine.overlay().inode(attr.ino) } else { None };
-        Generation(inode.map_or(0, |inode| inode.generation()))
+        Generation(if attr.kind == Kind::Dir { self.engine.overlay().generation(attr.ino) } else { 0 })
     }
 
     fn attr(&self, result: Result<Attr, Errno>, reply: ReplyAttr) {

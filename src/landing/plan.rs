@@ -534,7 +534,7 @@ fn names_left(overlay: &Overlay, all: &[Kept]) -> Look<FxHashMap<(u64, u64), (Pa
     }
     let base = View::base(overlay);
     let steps: BTreeSet<&Path> = all.iter().map(|one| &one.path).collect();
-    for (ino, paths) in base_links(&base, &|ino| lost.contains_key(&ino), &|_| false)? {
+    for (ino, paths) in base_links(&**overlay.base(), &|ino| lost.contains_key(&ino), &|_| false)? {
         let Some(was) = lost.get(&ino) else { continue };
         for path in paths.into_iter().filter(|p| !steps.contains(p)) {
             if let Some(is) = base.find(&path)?.map(|node| seen(&node))

@@ -297,7 +297,7 @@ impl<'o> Settled<'o> {
         if several.is_empty() {
             return Ok(());
         }
-        let links = base_links(&self.base, &|ino| several.contains_key(&ino), &|_| false)?;
+        let links = base_links(&**self.overlay.base(), &|ino| several.contains_key(&ino), &|_| false)?;
         let now = self.now.clone();
         let places = Places::new(&now);
         for (number, (ino, mut record)) in several {

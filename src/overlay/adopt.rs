@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::places::base_links;
 use crate::base::Base;
 use crate::store::codec::{self, Dentry, InodeRecord, Origin};
 use crate::store::lineage::Lineage;
@@ -34,10 +35,12 @@ pub(crate) fn adopt(
     }
     // Of a file with several names, the one that was known may be gone, and the base lead to it by another one.
     let several: FxHashSet<u64> = lost.iter().filter(|(_, r, _)| r.attr.nlink > 1).map(|(_, _, o)| o.ino).collect();
-    let elsewhere = if several.is_empty() { several } else { among(base, &several) };
-    lost.retain(|(_, record, origin)| {
-        record.attr.kind == Kind::Dir || record.attr.nlink < 2 || !elsewhere.contains(&origin.ino)
-    });
+    if !several.is_empty() {
+        let elsewhere = base_links(base, &|ino| several.contains(&ino), &|_| false).unwrap_or_default();
+        lost.retain(|(_, record, origin)| {
+            record.attr.kind == Kind::Dir || record.attr.nlink < 2 || !elsewhere.contains_key(&origin.ino)
+        });
+    }
     // Parents first: an entry in a directory that was itself replaced belongs to the directory that the log knows.
     lost.sort_by(|a, b| a.2.path.cmp(&b.2.path));
     let named = named(store, lineage)?;
@@ -67,21 +70,6 @@ pub(crate) fn adopt(
     }
     store.kv.commit(&put.batch, Sync::Yes)?;
     Ok(homeless)
-}
-
-/// Those of these numbers that are anywhere in the base.
-fn among(base: &dyn Base, wanted: &FxHashSet<u64>) -> FxHashSet<u64> {
-    let (mut found, mut dirs) = (FxHashSet::default(), vec![Path::root()]);
-    while let Some(dir) = dirs.pop() {
-        for entry in base.list(&dir).unwrap_or_default() {
-            match entry.kind {
-                Some(Kind::Dir) => dirs.push(dir.join(&entry.name)),
-                _ if wanted.contains(&entry.ino) => drop(found.insert(entry.ino)),
-                _ => {}
-            }
-        }
-    }
-    found
 }
 
 /// All inodes that an entry of the overlay leads to.

@@ -96,6 +96,8 @@ pub struct Overlay {
     pub(crate) namespace: Mutex<()>,
     /// Counts directory renames: paths remembered before the last one are worked out again.
     pub(crate) renames: AtomicU64,
+    /// Counts directories that were gone and came back: while there is none, nobody has to look for them.
+    pub(crate) revivals: AtomicU64,
     pub(crate) root_dev: u64,
     pub(crate) root: Arc<Inode>,
     pub(crate) descriptors: descriptors::Descriptors,
@@ -179,6 +181,7 @@ impl Overlay {
             changed: RwLock::new(changed),
             namespace: Mutex::new(()),
             renames: AtomicU64::new(0),
+            revivals: AtomicU64::new(0),
             root_dev: stat.dev,
             root,
             descriptors: descriptors::Descriptors::default(),

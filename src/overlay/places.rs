@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::view::{View, present};
 use super::{Result, failed};
+use crate::base::Base;
 use crate::store::codec::{self, Dentry};
 use crate::store::{Table, keys};
 use crate::types::{Ino, Kind, Name, Path};
@@ -229,7 +230,7 @@ impl<'v, 'a> Places<'v, 'a> {
         if let Some(linked) = self.linked.get() {
             return Ok(linked);
         }
-        let mut found = base_links(self.view, &|_| true, &|_| false)?;
+        let mut found = base_links(&*self.view.overlay().base, &|_| true, &|_| false)?;
         found.retain(|_, paths| paths.len() > 1);
         Ok(self.linked.get_or_init(|| Rc::new(found)))
     }
@@ -239,8 +240,7 @@ impl<'v, 'a> Places<'v, 'a> {
 ///
 /// # Errors
 /// When the base's root cannot be listed.
-pub(crate) fn base_links(view: &View<'_>, wanted: &dyn Fn(u64) -> bool, skip: &dyn Fn(&[u8]) -> bool) -> Result<Links> {
-    let base = &view.overlay().base;
+pub(crate) fn base_links(base: &dyn Base, wanted: &dyn Fn(u64) -> bool, skip: &dyn Fn(&[u8]) -> bool) -> Result<Links> {
     let mut found = Links::default();
     let mut dirs = vec![(Path::root(), base.list(&Path::root())?)];
     while let Some((dir, entries)) = dirs.pop() {

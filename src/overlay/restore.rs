@@ -16,37 +16,30 @@ use crate::types::{Attr, Kind, Path, Range};
 /// # Errors
 /// When log or base cannot be read.
 pub fn differing(one: &View<'_>, two: &View<'_>) -> Result<Vec<Path>> {
-    let (mut found, mut bad) = (Vec::new(), None);
+    Ok(differing_and_times(one, two)?.0)
+}
+
+/// The same, and paths of files that both have, the same but for their times.
+///
+/// # Errors
+/// When log or base cannot be read.
+pub fn differing_and_times(one: &View<'_>, two: &View<'_>) -> Result<(Vec<Path>, Vec<Path>)> {
+    let (mut found, mut times, mut bad) = (Vec::new(), Vec::new(), None);
     walk(one, two, &|_| false, &|_| true, &mut |path, met| match met {
         Met::Pair(old, new) => match differs(two, old.as_ref(), new.as_ref()) {
             Ok(true) => found.push(path),
-            Ok(false) => {}
+            Ok(false) => {
+                let later = |(a, b): (&Node, &Node)| a.kind != Kind::Dir && a.attr.mtime != b.attr.mtime;
+                if old.as_ref().zip(new.as_ref()).is_some_and(later) {
+                    times.push(path);
+                }
+            }
             Err(errno) => bad = Some(errno),
         },
         Met::CannotList(errno) | Met::CannotLook(errno) => bad = Some(errno),
     })?;
     found.sort();
-    bad.map_or(Ok(found), Err)
-}
-
-/// Paths of files that two views have with different times, and are the same else.
-///
-/// # Errors
-/// When log or base cannot be read.
-pub fn differing_in_times(one: &View<'_>, two: &View<'_>) -> Result<Vec<Path>> {
-    let (mut found, mut bad) = (Vec::new(), None);
-    walk(one, two, &|_| false, &|_| true, &mut |path, met| match met {
-        Met::Pair(Some(old), Some(new)) if old.kind != Kind::Dir && old.attr.mtime != new.attr.mtime => {
-            match differs(two, Some(&old), Some(&new)) {
-                Ok(false) => found.push(path),
-                Ok(true) => {}
-                Err(errno) => bad = Some(errno),
-            }
-        }
-        Met::Pair(..) => {}
-        Met::CannotList(errno) | Met::CannotLook(errno) => bad = Some(errno),
-    })?;
-    bad.map_or(Ok(found), Err)
+    bad.map_or(Ok((found, times)), Err)
 }
 
 /// Whether two nodes of one path are not the same. Reads bytes only where they may differ.

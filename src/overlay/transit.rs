@@ -428,7 +428,7 @@ impl Overlay {
         let mut stale = Stale::default();
         // What is below a directory that goes, before it: with it the kernel drops what it knows of the rest, and those who watch that hear nothing.
         let mut names: Vec<_> = plan.names.iter().collect();
-        names.sort_by_key(|(_, change)| std::cmp::Reverse(change.path.components().count()));
+        names.sort_by_cached_key(|(_, change)| std::cmp::Reverse(change.path.components().count()));
         for ((dir, name), change) in names {
             let Some(parent) = self.inode(*dir) else { continue };
             let child = match change.now {
@@ -458,6 +458,7 @@ impl Overlay {
                 && fresh.record.as_ref().is_some_and(|r| r.attr.nlink > 0)
             {
                 inode.revived.fetch_add(1, Ordering::AcqRel);
+                self.revivals.fetch_add(1, Ordering::AcqRel);
             }
             state.become_(fresh, touched(inode.ino));
             state.place.lost |= plan.names.contains_key(&(state.place.parent, state.place.name.clone()));

@@ -131,6 +131,14 @@ impl Overlay {
         if ino == Ino::ROOT { Some(self.root.clone()) } else { self.inodes.get(ino) }
     }
 
+    /// How often a directory was gone and came back since the kernel knows it: see [`Inode::generation`].
+    pub fn generation(&self, ino: Ino) -> u64 {
+        if self.revivals.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
+        self.inode(ino).map_or(0, |inode| inode.generation())
+    }
+
     /// Inodes in memory.
     pub fn inodes_in_memory(&self) -> usize {
         self.inodes.len()

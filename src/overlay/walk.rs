@@ -231,7 +231,7 @@ impl View<'_> {
         }
         let links = Rc::new(match of_base.is_empty() {
             true => FxHashMap::default(),
-            false => base_links(self, &|ino| of_base.contains(&ino), skip)?,
+            false => base_links(&*self.overlay().base, &|ino| of_base.contains(&ino), skip)?,
         });
         for view in [self, other] {
             let places = Places::new(view);

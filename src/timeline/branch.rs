@@ -67,7 +67,9 @@ pub fn named(kv: &dyn Kv, name: &str) -> Result<TimelineRecord> {
 /// [`TimeError::Refused`] when a sealed state was collected since somebody named it.
 pub fn still_there(kv: &dyn Kv, at: At) -> Result<()> {
     if at != At::BASE && history::snapshot(kv, at.epoch)?.is_none() {
-        return Err(TimeError::Refused("that snapshot has just been collected: choose another one".to_owned()));
+        return Err(TimeError::Refused(
+            "that snapshot has just been collected: choose another one (`regentfs snapshots`)".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -233,7 +235,7 @@ impl Machine {
         let record = named(kv, name)?;
         let refuse = |why: &str| Err(TimeError::Refused(format!("timeline {name} cannot be deleted: {why}")));
         if record.id == Timeline::MAIN {
-            return refuse("it is the first one");
+            return refuse("it is the first one, and always stays");
         }
         if record.id == history::shown(kv)? {
             return refuse("it is the one in place; `regentfs timeline switch` to another one first");
@@ -282,7 +284,10 @@ impl Machine {
         mapped: &[Ino],
     ) -> Result<Moved> {
         if target.deleted {
-            return Err(TimeError::Refused(format!("timeline {} was deleted", target.name)));
+            return Err(TimeError::Refused(format!(
+                "timeline {} was deleted: `regentfs timeline fork` begins one from a snapshot of it",
+                target.name
+            )));
         }
         if let Some(at) = self.showing.place_of(target.id) {
             return Err(taken(&target.name, &at));

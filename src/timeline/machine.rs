@@ -163,7 +163,9 @@ impl Machine {
     pub(crate) fn is_there(&self, at: At) -> Result<()> {
         let sealed = at.epoch != Epoch::BASE && at != self.overlay.lineage().at();
         if sealed && history::snapshot(&*self.overlay.store().kv, at.epoch)?.is_none() {
-            return Err(TimeError::Refused("that snapshot was collected just now".to_owned()));
+            return Err(TimeError::Refused(
+                "that snapshot has just been collected: choose another one (`regentfs snapshots`)".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -331,7 +333,9 @@ impl Machine {
                     |v: &View<'_>| v.find(path).map(|n| n.is_some()).map_err(os("cannot look at that state"));
                 let (was, is) = (is_there(&view)?, is_there(&View::now(&self.overlay))?);
                 if !was && !is {
-                    return Err(TimeError::Refused(format!("{path} is neither there now nor was it then")));
+                    return Err(TimeError::Refused(format!(
+                        "{path} is neither there now nor was it then: `regentfs diff` shows what differs"
+                    )));
                 }
                 if was && !is {
                     self.nothing_above(path, paths)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::machine::{Doing, Machine, Moved, Result, TimeError};
 use crate::overlay::Ctx;
-use crate::overlay::restore::{differing, differing_in_times};
+use crate::overlay::restore::{differing, differing_and_times};
 use crate::overlay::view::View;
 use crate::store::history::{self, OpKind, Operation};
 use crate::store::lineage::Lineage;
@@ -99,20 +99,19 @@ impl Machine {
             let plan = if since.is_empty() || force {
                 self.overlay.plan(&target).map_err(os)?
             } else {
-                let mut touched: Vec<Path> = self.differing(&source, &target).map_err(os)?;
+                let (source, target) = (View::new(&self.overlay, source), View::new(&self.overlay, target));
+                let (mut touched, mut times) = differing_and_times(&source, &target).map_err(os)?;
                 let mut both: Vec<Path> = since.iter().filter(|p| related(p, &touched)).cloned().collect();
                 if !both.is_empty() {
                     both.sort();
                     return Err(TimeError::Changed(both));
                 }
-                let view = View::new(&self.overlay, target);
                 // Times alone are nobody's work, but they come back where nobody worked.
-                let mut times = differing_in_times(&View::new(&self.overlay, source), &view).map_err(os)?;
                 let mut since = since;
                 since.sort();
                 times.retain(|path| !related(path, &since));
                 touched.append(&mut times);
-                self.overlay.plan_paths(&view, &touched, ctx).map_err(os)?
+                self.overlay.plan_paths(&target, &touched, ctx).map_err(os)?
             };
             self.carry_out(ctx, &plan, before, Doing::Again(record), &note)?
         };

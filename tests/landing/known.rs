@@ -1,4 +1,4 @@
-//! Sequences after which an apply went wrong once.
+//! Sequences like those after which an apply went wrong once; most were made shorter by hand since.
 
 /// What went wrong, and the operations.
 pub const SCRIPTS: &[(&str, &str)] = &[

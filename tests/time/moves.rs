@@ -86,6 +86,11 @@ impl Run {
         self.keep_open(&before, &mut after)?;
         let told = self.live.kernel().take();
         self.check_told(&told, &before, &after)?;
+        self.arrived(moved, &before, after)
+    }
+
+    /// What is to be there after a move is: the two points that it made are known from now on.
+    fn arrived(&mut self, moved: &Moved, before: &Tree, after: Tree) -> Done {
         self.tree = after;
         self.check_open()?;
         let after = self.tree.named();
@@ -237,12 +242,7 @@ impl Run {
                 .collect(),
         };
         self.check_told(&told, &of_known(&before), &of_known(&after))?;
-        self.tree = after;
-        self.check_open()?;
-        let after = self.tree.named();
-        self.points_of(moved, &before.named(), &after)?;
-        self.settle();
-        Ok(())
+        self.arrived(moved, &before, after)
     }
 
     pub(super) fn undo(&mut self, direction: Direction, force: bool) -> Done {
