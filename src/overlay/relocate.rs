@@ -25,7 +25,7 @@ impl Overlay {
     /// When log or base cannot be read.
     pub(super) fn relocate(&self, plan: &mut Plan, noted: &Noted, target: &View<'_>) -> Result<()> {
         let now = View::now(self);
-        let mut states = [State::new(target), State::new(&now)];
+        let mut states = [State::new(target, &now), State::new(&now, target)];
         for (&ino, change) in &mut plan.inodes {
             let right = |states: &mut [State<'_, '_>; 2]| -> Result<Option<Path>> {
                 for path in noted.get(&ino).into_iter().flatten().filter(|p| ino == Ino::ROOT || **p != Path::root()) {
@@ -72,14 +72,16 @@ impl Overlay {
 /// A state of the tree, with what was found in it.
 struct State<'v, 'a> {
     view: &'v View<'a>,
+    /// Knows where things are in the base of which this one knows nothing, since nothing was changed in it.
+    other: &'v View<'a>,
     dirs: FxHashMap<Path, Option<Node>>,
     places: Places<'v, 'a>,
     paths: FxHashMap<Ino, Option<Path>>,
 }
 
 impl<'v, 'a> State<'v, 'a> {
-    fn new(view: &'v View<'a>) -> State<'v, 'a> {
-        State { view, dirs: FxHashMap::default(), places: Places::new(view), paths: FxHashMap::default() }
+    fn new(view: &'v View<'a>, other: &'v View<'a>) -> State<'v, 'a> {
+        State { view, other, dirs: FxHashMap::default(), places: Places::new(view), paths: FxHashMap::default() }
     }
 
     /// The directory at a path.
@@ -128,7 +130,12 @@ impl<'v, 'a> State<'v, 'a> {
 
     /// Where an inode is in the base, as any of its states tells.
     fn base_path(&self, ino: Ino) -> Result<Option<Path>> {
-        let origin = self.view.lineage().origin(&*self.view.overlay().store.kv, ino).map_err(failed)?;
-        Ok(origin.map(|o| o.path))
+        let kv = &*self.view.overlay().store.kv;
+        for view in [self.view, self.other] {
+            if let Some(origin) = view.lineage().origin(kv, ino).map_err(failed)? {
+                return Ok(Some(origin.path));
+            }
+        }
+        Ok(None)
     }
 }

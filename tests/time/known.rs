@@ -97,4 +97,12 @@ pub const SCRIPTS: &[(&str, &str)] = &[
         fallocate small Punch 194450 30000
         fallocate small ZeroKeep 126976 65536",
     ),
+    (
+        "what a rewind brought back in a removed directory was noted under the path that it had at last, as the base alone knew the right one",
+        "exchange g many/third
+        exchange many/third/h/chunk d/e/f
+        restore 0 many
+        open d/e/f
+        rewind 0",
+    ),
 ];
