@@ -4,6 +4,8 @@ mod common;
 
 #[path = "timeline/applied.rs"]
 mod applied;
+#[path = "timeline/applies.rs"]
+mod applies;
 #[path = "timeline/beside.rs"]
 mod beside;
 #[path = "timeline/ends.rs"]

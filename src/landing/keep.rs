@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::apply::{self, Meta, Old, Seen};
 use crate::store::codec::{self, Parent, Reader, VersionRecord, Writer, Xattrs};
@@ -118,8 +118,8 @@ pub fn all(store: &Store, kept: u64) -> Result<Vec<Kept>> {
 /// What applies, and taking them back, did in the base, as far as that is still kept; by device and inode number.
 #[derive(Default)]
 pub(super) struct Ours {
-    /// Files that lost a name, and whether nothing came in its place.
-    taken: FxHashMap<(u64, u64), Vec<(Seen, bool)>>,
+    /// Files that lost a name, and what came in its place.
+    taken: FxHashMap<(u64, u64), Vec<(Seen, Option<Seen>)>>,
     /// Files that were made or changed, as they were then.
     made: FxHashMap<(u64, u64), Vec<Seen>>,
 }
@@ -135,7 +135,7 @@ impl Ours {
             match if step == HEAD { None } else { Some(get(step, value)) } {
                 Some(Ok(Kept { old, made, .. })) => {
                     if let Some(Lost { seen, .. }) = old {
-                        ours.taken.entry((seen.dev, seen.ino)).or_default().push((seen, made.is_none()));
+                        ours.taken.entry((seen.dev, seen.ino)).or_default().push((seen, made));
                     }
                     if let Some(made) = made {
                         ours.made.entry((made.dev, made.ino)).or_default().push(made);
@@ -149,9 +149,21 @@ impl Ours {
         bad.map_or(Ok(ours), Err)
     }
 
-    /// Whether a file went from the base by an apply, or by taking one back.
+    /// Whether a file went from the base by applies, or by taking them back: one may have put another in its place, and the next have taken that.
     pub fn took(&self, lost: &Seen) -> bool {
-        self.taken.get(&(lost.dev, lost.ino)).is_some_and(|all| all.iter().any(|(s, gone)| *gone && s.same_file(lost)))
+        let (mut lost, mut seen) = (vec![*lost], FxHashSet::default());
+        while let Some(one) = lost.pop() {
+            if !seen.insert((one.dev, one.ino, one.born)) {
+                continue;
+            }
+            for (_, made) in self.taken.get(&(one.dev, one.ino)).into_iter().flatten().filter(|(s, _)| s.same_file(&one)) {
+                match made {
+                    Some(made) => lost.push(*made),
+                    None => return true,
+                }
+            }
+        }
+        false
     }
 
     /// Whether a file lost one of its names by that.

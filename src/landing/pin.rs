@@ -19,7 +19,7 @@ use crate::overlay::places::{Entries, Links, Places};
 use crate::overlay::view::View;
 use crate::store::codec::{self, Content, Dentry, InodeRecord, Origin, Parent, Print, Xattrs};
 use crate::store::lineage::Lineage;
-use crate::store::{Batch, Result, Store, StoreError, Table, history, keys};
+use crate::store::{Batch, Result, Store, StoreError, Table, gc, history, keys};
 use crate::types::{At, Attr, Epoch, Ino, Kind, Name, Path, Timeline, VersionId};
 
 /// Device and inode number of a base file.
@@ -51,6 +51,8 @@ pub(super) struct Pins<'s> {
     overlay: &'s Overlay,
     store: &'s Store,
     timelines: Vec<Timeline>,
+    /// The first point that still sees what is said in epoch 0.
+    first_point: Epoch,
     /// Where directories that go were pinned: what is in them is pinned there as well, and nowhere else from the first epoch on.
     eras: FxHashMap<Ino, Vec<At>>,
     /// What happened to which file.
@@ -75,6 +77,7 @@ impl<'s> Pins<'s> {
             overlay,
             store,
             timelines,
+            first_point: gc::first_point(store)?,
             eras: FxHashMap::default(),
             became: FxHashMap::default(),
             entries: FxHashMap::default(),
@@ -84,13 +87,15 @@ impl<'s> Pins<'s> {
         })
     }
 
-    /// The keys in a range whose value says "none", and whether one is of the very first epoch.
-    fn empties(&self, range: &dyn Fn(Timeline) -> (keys::Key, keys::Key)) -> Result<(Vec<Vec<u8>>, bool)> {
-        let (mut empty, mut first) = (Vec::new(), false);
+    /// The keys in a range whose value says "none", and the first epoch of the first timeline in which anything is said.
+    fn empties(&self, range: &dyn Fn(Timeline) -> (keys::Key, keys::Key)) -> Result<(Vec<Vec<u8>>, Epoch)> {
+        let (mut empty, mut first) = (Vec::new(), Epoch::LAST);
         for &timeline in &self.timelines {
             let (from, to) = range(timeline);
             self.store.kv.scan(Table::Tree, &from, &to, &mut |key, value| {
-                first |= timeline == Timeline::MAIN && keys::last_number(key) == Some(!Epoch::BASE.0);
+                if let Some(epoch) = keys::last_number(key).filter(|_| timeline == Timeline::MAIN) {
+                    first = first.min(Epoch(!epoch));
+                }
                 if value.is_empty() {
                     empty.push(key.to_vec());
                 }
@@ -126,7 +131,9 @@ impl<'s> Pins<'s> {
                     }
                 }
             }
-            None if first => {}
+            None if first == Epoch::BASE => {}
+            // Nobody sees that the name was this, and what says of the inode that it was not there yet may have been taken away.
+            None if first <= self.first_point && with.map_or(Ok(false), |(ino, _)| self.came_later(ino))? => {}
             None => pinned.push(At { timeline: Timeline::MAIN, epoch: Epoch::BASE }),
         }
         pinned.sort_unstable();
@@ -154,6 +161,12 @@ impl<'s> Pins<'s> {
         self.put_inode(batch, ino, record, path, false)
     }
 
+    /// Whether the first point that is still there knows nothing of an inode, though its name is something else.
+    fn came_later(&self, ino: Ino) -> Result<bool> {
+        let (_, first) = self.empties(&|t| keys::inode_states(t, ino, Epoch::LAST))?;
+        Ok(first > self.first_point)
+    }
+
     /// An inode was this wherever the base decided.
     pub fn inode(&mut self, batch: &mut Batch, ino: Ino, record: &InodeRecord, path: &Path) -> Result<()> {
         self.put_inode(batch, ino, record, path, true)
@@ -177,8 +190,8 @@ impl<'s> Pins<'s> {
                 batch.put(Table::Tree, &key, &value);
             }
         }
-        let at = At { timeline: Timeline::MAIN, epoch: Epoch::BASE };
-        if !first && from_the_first && self.showed(at, ino, path)? {
+        let at = At { timeline: Timeline::MAIN, epoch: self.first_point };
+        if first > self.first_point && from_the_first && self.showed(at, ino, path)? {
             batch.put(Table::Tree, &keys::inode(Timeline::MAIN, ino, Epoch::BASE), &value);
             batch.put(Table::Tree, &keys::touched_inode(Timeline::MAIN, Epoch::BASE, ino), path.as_bytes());
         }

@@ -18,6 +18,7 @@ pub mod extents;
 pub mod graft;
 pub mod hashing;
 pub mod inode;
+mod numbers;
 pub mod ops;
 pub mod path;
 pub mod places;
@@ -93,6 +94,8 @@ pub struct Overlay {
     pub(crate) inodes: tree::Table,
     /// Inodes that have or had a record of their own, so that all others cost no look-up in the log.
     pub(crate) changed: RwLock<FxHashSet<Ino>>,
+    /// See `numbers.rs`.
+    pub(crate) taken: RwLock<FxHashSet<u64>>,
     pub(crate) namespace: Mutex<()>,
     /// Counts directory renames: paths remembered before the last one are worked out again.
     pub(crate) renames: AtomicU64,
@@ -164,8 +167,9 @@ impl Overlay {
         if !read_only {
             keep_in_view(&store, &*base, &lineage)?;
         }
-        let changed = numbers(&store, &lineage)?;
+        let changed = recorded(&store, &lineage)?;
         let stat = base.root().map_err(|e| StoreError::io("read", "the base's root")(e.into()))?;
+        let taken = numbers::taken(&store, stat.dev)?;
         let root_record = lineage.inode(&*store.kv, Ino::ROOT)?;
         let root = Arc::new(Inode::root(&stat, root_record));
         let inodes = tree::Table::default();
@@ -179,6 +183,7 @@ impl Overlay {
             read_only,
             inodes,
             changed: RwLock::new(changed),
+            taken: RwLock::new(taken),
             namespace: Mutex::new(()),
             renames: AtomicU64::new(0),
             revivals: AtomicU64::new(0),
@@ -260,7 +265,7 @@ impl Overlay {
 }
 
 /// The numbers of all inodes that have or had a record.
-fn numbers(store: &Store, lineage: &Lineage) -> Result<FxHashSet<Ino>, StoreError> {
+fn recorded(store: &Store, lineage: &Lineage) -> Result<FxHashSet<Ino>, StoreError> {
     let mut found = FxHashSet::default();
     lineage.numbers(&*store.kv, &mut |ino| {
         found.insert(ino);
@@ -270,7 +275,7 @@ fn numbers(store: &Store, lineage: &Lineage) -> Result<FxHashSet<Ino>, StoreErro
 
 /// Lets changed files keep their place where the base has others now. See `adopt.rs`.
 fn keep_in_view(store: &Store, base: &dyn Base, lineage: &Lineage) -> Result<(), StoreError> {
-    for path in adopt::adopt(store, base, lineage, &numbers(store, lineage)?)? {
+    for path in adopt::adopt(store, base, lineage, &recorded(store, lineage)?)? {
         tracing::error!(%path, "changed here, and the base has lost its directory: the change is in the store, but not in view");
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::view::{Node, View};
 use super::{Overlay, Result, failed};
 use crate::store::codec::{self, Content, Dentry, InodeRecord};
 use crate::store::{Batch, Sync, Table, keys};
-use crate::types::{Ino, Kind, Name, Path};
+use crate::types::{Attr, Ino, Kind, Name, Path};
 
 impl Overlay {
     /// Takes out what was applied and not changed here since. Returns how many files and directories.
@@ -141,6 +141,13 @@ impl Overlay {
         if node.kind == Kind::Dir {
             // Where the base has none, this one would go from view.
             let Some(is) = base.find(path)?.filter(|n| n.kind == Kind::Dir) else { return Ok(false) };
+            // As the base's was then, if that was noted: somebody may have changed that one since.
+            let covered = self.record(is.ino)?.filter(|r| is.ino != node.ino && r.attr.nlink == 0);
+            let then = covered.map_or(is.attr, |r| r.attr);
+            let owner = |a: &Attr| (a.perm, a.uid, a.gid);
+            if owner(&then) != owner(&node.attr) || view.xattrs(node)? != base.xattrs(&is)? {
+                return Ok(false);
+            }
             let mut names: Vec<(Name, bool)> = Vec::new();
             self.lineage()
                 .dentries(&*self.store.kv, node.ino, &mut |name, dentry| {
@@ -167,7 +174,8 @@ impl Overlay {
         }
         let is = base.find(&origin.path)?;
         let print = (origin.print.size, origin.print.mtime);
-        let untouched = (record.attr.size, record.attr.mtime) == print;
+        // Whoever changes anything of it changes its ctime.
+        let untouched = (record.attr.size, record.attr.mtime) == print && record.attr.ctime <= origin.print.ctime;
         match is {
             Some(is) if is.kind == node.kind && (is.size, is.attr.mtime) == print => {
                 Ok(!differs(view, Some(node), Some(&is))?)

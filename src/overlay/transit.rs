@@ -129,8 +129,43 @@ impl Overlay {
             }
         }
         self.relocate(&mut plan, &inodes, &view)?;
-        self.renumber(&mut plan, &Places::new(&view))?;
+        let places = Places::new(&view);
+        self.cover(&mut plan, &present, &view, &places)?;
+        self.renumber(&mut plan, &places)?;
         Ok(plan)
+    }
+
+    /// Files of the base that came there after the target, by an apply, and that it covers: as after unlink they get a record without a name. What is
+    /// said of them later about today would otherwise hold for the target as well.
+    fn cover(&self, plan: &mut Plan, now: &View<'_>, target: &View<'_>, places: &Places<'_, '_>) -> Result<()> {
+        let mut covered = Vec::new();
+        for ((dir, name), change) in &plan.names {
+            let to = match (change.now, change.then) {
+                (None, Some(Dentry::Whiteout { hid })) if plan.inodes.contains_key(&hid) => continue,
+                (None, Some(Dentry::Whiteout { .. })) => None,
+                (None, Some(Dentry::Entry { ino, .. })) => Some(ino),
+                _ => continue,
+            };
+            let record = match now.inode(*dir)? {
+                Some(record) => Some(record),
+                None => target.inode(*dir)?,
+            };
+            let Some(origin) = record.filter(|r| r.attr.nlink > 0 && !r.opaque).and_then(|r| r.origin) else { continue };
+            let Some(stat) = super::view::present(self.base.stat(&origin.path, name))? else { continue };
+            let ino = target.number_of(stat.dev, stat.attr.ino, stat.born)?;
+            if to == Some(ino) || plan.inodes.contains_key(&ino) || target.inode(ino)?.is_some() {
+                continue;
+            }
+            let path = origin.path.join(name);
+            let several = stat.attr.nlink > 1 && stat.attr.kind != Kind::Dir;
+            if !several || places.names(ino, Some(&path))?.is_empty() {
+                let mut record = record_of(ino, &stat, &path);
+                record.attr.nlink = 0;
+                covered.push((ino, InodeChange { path: change.path.clone(), then: Some(record) }));
+            }
+        }
+        plan.inodes.extend(covered);
+        Ok(())
     }
 
     /// Gives files that are open and would change their bytes a new number.

@@ -12,8 +12,8 @@ use super::inode::{Bytes, Dir, Place, State, Version};
 use super::{Inode, Overlay, Result, failed};
 use crate::base::BaseStat;
 use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print, VersionRecord};
-use crate::store::{Batch, Counter, Store, StoreError, Sync, Table as Tab, keys};
-use crate::types::{Attr, Epoch, Errno, Ino, Kind, Path, Time, VersionId};
+use crate::store::{Store, StoreError, Table as Tab, keys};
+use crate::types::{Attr, Epoch, Errno, Ino, Kind, Path, VersionId};
 
 const SHARDS: usize = 16;
 
@@ -246,70 +246,9 @@ impl Overlay {
         Ok(self.inodes.insert_or_get(inode))
     }
 
-    /// The number by which a base file is known: its own, unless that number is taken.
-    pub(crate) fn number(&self, stat: &BaseStat) -> Result<Ino> {
-        let ino = stat.attr.ino;
-        let usable = stat.dev == self.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated();
-        // The set's lock is a leaf: it must be free again before an inode is looked at.
-        let known = self.changed.read().contains(&ino);
-        if usable && !(known && self.is_another(ino, stat)?) {
-            return Ok(ino);
-        }
-        self.given(stat.dev, ino, stat.born)
-    }
-
-    /// The number of a base file as far as the log tells, whatever is in memory: no inode's lock is taken.
-    pub(crate) fn logged_number(&self, dev: u64, ino: Ino, born: Option<Time>) -> Result<Ino> {
-        if dev == self.root_dev && ino.0 > Ino::ROOT.0 && !ino.is_allocated() {
-            let other =
-                |o: &Origin| o.dev != dev || o.ino != ino.0 || (o.born.is_some() && born.is_some() && o.born != born);
-            let known = self.changed.read().contains(&ino);
-            if !known || !self.record(ino)?.and_then(|r| r.origin).is_some_and(|o| other(&o)) {
-                return Ok(ino);
-            }
-        }
-        self.given(dev, ino, born)
-    }
-
-    /// The number given to a base file that cannot have its own.
-    fn given(&self, dev: u64, ino: Ino, born: Option<Time>) -> Result<Ino> {
-        let born = born.map_or(0, |b| b.as_nanos() as u64);
-        let key = keys::foreign(dev, ino.0, born);
-        let kv = &*self.store.kv;
-        if let Some(bytes) = kv.get(Tab::Meta, &key).map_err(failed)? {
-            let number = bytes.try_into().map(u64::from_le_bytes).map_err(|_| Errno::EIO)?;
-            return Ok(Ino(number));
-        }
-        let number = self.allocate()?;
-        let mut batch = Batch::new();
-        batch.put(Tab::Meta, &key, &number.0.to_le_bytes());
-        kv.commit(&batch, Sync::No).map_err(failed)?;
-        Ok(number)
-    }
-
-    /// Whether the inode that the log knows under this number is not the base file that has it now.
-    fn is_another(&self, ino: Ino, stat: &BaseStat) -> Result<bool> {
-        let differs = |origin: Option<&Origin>| {
-            origin.is_none_or(|o| o.dev != stat.dev || o.ino != ino.0 || (o.born.is_some() && o.born != stat.born))
-        };
-        // Who removes or moves the file holds its state's lock and asks for its number: then the log has to answer.
-        if let Some(inode) = self.inodes.get(ino)
-            && let Some(state) = inode.state.try_read()
-        {
-            return Ok(differs(state.origin.as_deref()));
-        }
-        Ok(self.record(ino)?.is_some_and(|r| differs(r.origin.as_ref())))
-    }
-
     /// The record that an inode has in the history that is shown. One without a name has nlink 0.
     pub(crate) fn record(&self, ino: Ino) -> Result<Option<InodeRecord>> {
         self.lineage().inode(&*self.store.kv, ino).map_err(failed)
-    }
-
-    /// A number that nothing had before.
-    pub(crate) fn allocate(&self) -> Result<Ino> {
-        let n = self.store.counters.next(&*self.store.kv, Counter::Ino).map_err(failed)?;
-        Ok(Ino(Ino::BORN | n))
     }
 
     pub(crate) fn new_place(&self, parent: &Inode, name: &[u8]) -> Place {

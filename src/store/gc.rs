@@ -78,6 +78,17 @@ pub fn collect(store: &Store, keep: &Keep<'_>, dry_run: bool) -> Result<Report> 
     Ok(report)
 }
 
+/// The earliest point of the first timeline that is still there. What was before it may have been taken away, and nobody sees it.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn first_point(store: &Store) -> Result<Epoch> {
+    let snapshots = history::snapshots(&*store.kv)?.into_iter().map(|s| s.epoch).collect();
+    let keep = Keep { snapshots: &snapshots, shown: &[], live: &Vec::new, kept: &|_| Ok(Vec::new()) };
+    let points = Points::new(store, &all_timelines(store)?, &keep)?;
+    Ok(points.epochs.get(&Timeline::MAIN).and_then(|epochs| epochs.first()).copied().unwrap_or(Epoch::LAST))
+}
+
 /// All timelines, the first one in any case.
 fn all_timelines(store: &Store) -> Result<BTreeMap<Timeline, TimelineRecord>> {
     let kv = &*store.kv;

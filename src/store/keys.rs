@@ -58,6 +58,16 @@ pub fn foreign(dev: u64, ino: u64, born: u64) -> Key {
     key(b'f', &[dev, ino, born])
 }
 
+/// All those of one device.
+pub fn all_foreign(dev: u64) -> (Key, Key) {
+    (key(b'f', &[dev]), key(b'f', &[dev, u64::MAX, u64::MAX]))
+}
+
+/// The inode number in the base in a key of [`foreign`].
+pub fn parse_foreign(key: &[u8]) -> Option<u64> {
+    number_at(key, 9)
+}
+
 pub fn trash(version: VersionId) -> Key {
     key(b't', &[version.0])
 }

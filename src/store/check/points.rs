@@ -13,6 +13,9 @@ use super::{Changes, Check, Facts, Found};
 use crate::store::codec::Dentry;
 use crate::types::{Epoch, Ino, Kind, Path, Timeline};
 
+/// Directories inside each other deeper than this are a loop.
+const DEEPEST: u32 = 4096;
+
 /// What a directory holds.
 #[derive(Clone, Copy, Default)]
 struct Inside {
@@ -108,9 +111,19 @@ impl<'f> Tree<'f> {
         }
     }
 
-    /// Whether a name is of a directory that is not there at this point, and tells what the base had in it later.
-    fn is_hidden(&self, dir: Ino, name: &[u8]) -> bool {
-        self.facts(dir).is_none_or(|f| f.nlink == 0) && self.pinned.contains(&(dir, name))
+    /// Whether a name is of a directory that is not there at this point, and tells what the base had in it at another one: an apply writes that
+    /// down wherever it may be seen from.
+    fn is_hidden(&self, dir: Ino, name: &[u8], dentry: &Dentry) -> bool {
+        let later = dir != Ino::ROOT && self.is_of_base(dentry);
+        self.facts(dir).is_none_or(|f| f.nlink == 0) && (later || self.pinned.contains(&(dir, name)))
+    }
+
+    /// Whether a name may stand for a file of the base, or for none, which only an apply says.
+    fn is_of_base(&self, dentry: &Dentry) -> bool {
+        match dentry {
+            Dentry::Entry { ino, .. } => self.facts(*ino).is_none_or(|f| !f.born),
+            Dentry::Whiteout { hid } => hid.0 == 0,
+        }
     }
 
     /// Whether a directory that is not there has names that nothing explains.
@@ -118,7 +131,7 @@ impl<'f> Tree<'f> {
         self.names
             .range((dir, &b""[..])..)
             .take_while(|((of, _), _)| *of == dir)
-            .any(|((_, name), d)| !self.is_hidden(dir, name) && (!entries_only || matches!(d, Dentry::Entry { .. })))
+            .any(|((_, name), d)| !self.is_hidden(dir, name, d) && (!entries_only || matches!(d, Dentry::Entry { .. })))
     }
 
     /// What is wrong with one inode and its names.
@@ -141,7 +154,7 @@ impl<'f> Tree<'f> {
             _ if inside.entries + inside.whiteouts == 0 => None,
             None if !self.has_stray(ino, false) => None,
             None => Some(("the directory has no record", &|_| true)),
-            Some(f) if f.kind != Kind::Dir => Some(("that is no directory", &|_| true)),
+            Some(f) if f.kind != Kind::Dir && self.has_stray(ino, false) => Some(("that is no directory", &|_| true)),
             // The whiteouts of a removed directory of the base stay: they tell what went with it.
             Some(f) if f.nlink == 0 && inside.entries > 0 && self.has_stray(ino, true) => {
                 Some(("the directory is deleted", &is_entry))
@@ -211,21 +224,46 @@ impl<'t, 'f> Names<'t, 'f> {
         format!("{:?} in directory {dir}", String::from_utf8_lossy(name))
     }
 
-    /// The names that say that an inode is of a type.
-    fn of(&self, ino: Ino, kind: Kind) -> impl Iterator<Item = String> {
-        let by_inode = self.by_inode.get_or_init(|| {
+    fn by_inode(&self) -> &FxHashMap<Ino, Vec<Entry<'f>>> {
+        self.by_inode.get_or_init(|| {
             let mut found: FxHashMap<Ino, Vec<_>> = FxHashMap::default();
             for (dir, name, dentry) in self.tree.names() {
                 if let Dentry::Entry { ino, kind } = dentry
-                    && !self.tree.is_hidden(dir, name)
+                    && !self.tree.is_hidden(dir, name, &dentry)
                 {
                     found.entry(ino).or_default().push((dir, name, kind));
                 }
             }
             found
+        })
+    }
+
+    /// The names that say that an inode is of a type.
+    fn of(&self, ino: Ino, kind: Kind) -> impl Iterator<Item = String> {
+        let names = self.by_inode().get(&ino).into_iter().flatten().filter(move |&&(dir, _, has)| {
+            has == kind && !(self.tree.is_of_base(&Dentry::Entry { ino, kind }) && self.is_out_of_view(dir, 0))
         });
-        let names = by_inode.get(&ino).into_iter().flatten().filter(move |(_, _, has)| *has == kind);
         names.map(|&(dir, name, _)| Names::shown(dir, name))
+    }
+
+    /// Whether a directory is below one that is not there at this point.
+    fn is_out_of_view(&self, dir: Ino, depth: u32) -> bool {
+        if dir == Ino::ROOT || depth > DEEPEST {
+            return false;
+        }
+        let Some(facts) = self.tree.facts(dir).filter(|f| f.nlink > 0) else { return true };
+        let entries = self.by_inode().get(&dir).map(Vec::as_slice).unwrap_or_default();
+        if !entries.is_empty() {
+            return entries.iter().all(|&(above, ..)| self.is_out_of_view(above, depth + 1));
+        }
+        let mut path = facts.base_path.clone();
+        while let Some((above, name)) = path.as_ref().and_then(Path::split_last) {
+            if let Some(known) = self.tree.of_base(&above) {
+                return self.tree.names.contains_key(&(known, name)) || self.is_out_of_view(known, depth + 1);
+            }
+            path = Some(above);
+        }
+        false
     }
 
     /// One of the names in a directory.
