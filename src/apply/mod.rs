@@ -32,7 +32,7 @@ pub use codec::{get_plan, put_plan};
 pub use commit::finish;
 pub use journal::{FILE as JOURNAL, NEW as JOURNAL_NEW};
 pub use node::Lost;
-pub use plan::{ContentId, Contradiction, Expect, Make, Meta, Plan, Seen, Step};
+pub use plan::{ByPath, ContentId, Contradiction, Expect, Make, Meta, Plan, Seen, Step};
 pub use prepare::{Prepared, Ready, prepare, resume};
 pub use writer::Root;
 

@@ -231,6 +231,12 @@ impl<'s> Pins<'s> {
         self.became.insert((lost.seen.dev, lost.seen.ino), Fate { became, xattrs, target });
     }
 
+    /// Notes what a base file looks like now of which nothing else is different.
+    pub fn looks(&mut self, seen: Seen) {
+        let fate = Fate { became: Became::Same(seen), xattrs: None, target: None };
+        self.became.entry((seen.dev, seen.ino)).or_insert(fate);
+    }
+
     /// Makes all states and versions that lean on the base's bytes lean on what became of them.
     pub fn rewrite(&mut self, batch: &mut Batch) -> Result<()> {
         if self.became.is_empty() {

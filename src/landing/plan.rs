@@ -412,9 +412,7 @@ impl Maker<'_, '_> {
 
     /// Another name of a file that the base has under it as well, unchanged: a new name is linked to it.
     fn other_name(&mut self, path: &Path, node: &Node) -> Look<Option<Path>> {
-        let Some(origin) = node.origin_path().filter(|_| node.content() == Bytes::Base).cloned() else {
-            return Ok(None);
-        };
+        let Some(origin) = node.origin_path().cloned() else { return Ok(None) };
         let mut others = vec![origin.clone()];
         for place in self.places.names(node.ino, Some(&origin))? {
             others.extend(self.places.path_at(&place)?);

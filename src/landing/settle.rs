@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::keep::{self, Kept};
 use super::pin::{self, Became, Pins};
 use super::{Result, os};
-use crate::apply::{Make, Outcome, Plan, Seen};
+use crate::apply::{ByPath, Make, Outcome, Plan, Seen};
 use crate::overlay::places::{Places, base_links};
 use crate::overlay::restore::differs;
 use crate::overlay::transit::record_of;
@@ -118,6 +118,13 @@ impl<'o> Settled<'o> {
                     }
                 }
             }
+            if let Make::Link { to } = &step.make
+                && let Some(node) = self.linked(to, &by_path, plan).map_err(&look)?
+            {
+                // It has one name more from now on.
+                let record = self.base_record(&node).map_err(&look)?;
+                pins.inode(&mut self.batch, node.ino, &record, to)?;
+            }
             // Entries are looked for in directories that have a record; one that goes itself gets another one.
             if !by_path.contains_key(dir.as_bytes()) {
                 let record = match before.get(&dir) {
@@ -133,6 +140,15 @@ impl<'o> Settled<'o> {
         Ok(())
     }
 
+    /// The file of the base that a new name is linked to, unless the plan itself makes it.
+    fn linked(&self, to: &Path, by_path: &ByPath<'_>, plan: &Plan) -> Look<Option<Node>> {
+        let step = by_path.get(to.as_bytes()).and_then(|&at| plan.steps.get(at));
+        if step.is_some_and(|step| !matches!(step.make, Make::Keep | Make::Meta { .. })) {
+            return Ok(None);
+        }
+        Ok(self.base.find(to)?.filter(|node| node.kind != Kind::Dir))
+    }
+
     /// After the base was changed: what the steps that were done mean for the present. With `restored`, the overlay's side of them is
     /// about to be taken to another state.
     pub fn steps(&mut self, plan: &Plan, outcome: &Outcome, restored: bool) -> Result<()> {
@@ -141,6 +157,7 @@ impl<'o> Settled<'o> {
         let mut kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
         let mut pins = Pins::new(self.overlay)?;
         let mut lost: Vec<Seen> = Vec::new();
+        let by_path = plan.by_path();
         let done: BTreeMap<usize, Option<Seen>> = outcome.done.iter().map(|made| (made.step, made.seen)).collect();
         for (at, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep) {
             let one = kept.remove(&(at as u64));
@@ -162,6 +179,12 @@ impl<'o> Settled<'o> {
                 let nlink = self.base.find(&step.path).map_err(&look)?.map_or(1, |n| n.attr.nlink);
                 let record = pin::record_of(ino, &step.path, old, nlink, Some(made));
                 pins.inode(&mut self.batch, ino, &record, &step.path)?;
+            }
+            if let (Make::Link { to }, Some(made)) = (&step.make, made)
+                && self.linked(to, &by_path, plan).map_err(&look)?.is_some()
+            {
+                pins.looks(*made);
+                self.same.insert((made.dev, made.ino), *made);
             }
             let one = Kept { step: at as u64, path: step.path.clone(), old, made: *made };
             keep::put(&mut self.batch, self.kept, &one);

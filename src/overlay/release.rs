@@ -164,6 +164,12 @@ impl Overlay {
                     return Ok(false);
                 }
             }
+            // What was taken out of one that was made here leaves no trace in it.
+            for name in base.names(&is)? {
+                if view.child(node, &name)?.is_none() {
+                    return Ok(false);
+                }
+            }
             // One that shows another directory of the base must have nothing from there.
             let elsewhere = node.shows().is_some_and(|shows| shows != path);
             return Ok(!elsewhere || view.names(node)?.iter().all(|name| released.contains(&(node.ino, name.clone()))));

@@ -10,36 +10,84 @@ use super::walk::{Met, Part, walk};
 use super::{Ctx, Overlay, Result};
 use crate::types::{Attr, Kind, Path, Range};
 
-/// Paths at which two views differ: other bytes, other attributes, not there. Directories that only gained or lost names are left out, and
-/// so are times and numbers.
+/// In what two views differ, each in the order of its paths. Directories that only gained or lost names are left out, and so are numbers.
+#[derive(Debug, Default)]
+pub struct Differences {
+    /// Other bytes, other attributes, not there.
+    pub paths: Vec<Path>,
+    /// Files that are the same, but under other names as well, or not any more.
+    pub links: Vec<Path>,
+    /// Files that are the same but for their times.
+    pub times: Vec<Path>,
+}
+
+impl Differences {
+    /// Finds them all.
+    ///
+    /// # Errors
+    /// When log or base cannot be read.
+    pub fn between(one: &View<'_>, two: &View<'_>) -> Result<Differences> {
+        let (mut found, mut bad) = (Differences::default(), None);
+        let (before, after) = (Places::new(one), Places::new(two));
+        walk(one, two, &|_| false, &|_| true, &mut |path, met| match met {
+            Met::Pair(old, new) => {
+                let judged = differs(two, old.as_ref(), new.as_ref()).and_then(|other| {
+                    let both = old.as_ref().zip(new.as_ref()).filter(|_| !other);
+                    Ok((other, both.map_or(Ok(false), |(old, new)| parted((&before, old), (&after, new)))?))
+                });
+                match judged {
+                    Ok((true, _)) => found.paths.push(path),
+                    Ok((false, true)) => found.links.push(path),
+                    Ok((false, false)) => {
+                        let later = |(a, b): (&Node, &Node)| a.kind != Kind::Dir && a.attr.mtime != b.attr.mtime;
+                        if old.as_ref().zip(new.as_ref()).is_some_and(later) {
+                            found.times.push(path);
+                        }
+                    }
+                    Err(errno) => bad = Some(errno),
+                }
+            }
+            Met::CannotList(errno) | Met::CannotLook(errno) => bad = Some(errno),
+        })?;
+        for paths in [&mut found.paths, &mut found.links, &mut found.times] {
+            paths.sort();
+        }
+        bad.map_or(Ok(found), Err)
+    }
+
+    /// All but times.
+    pub fn but_times(mut self) -> Vec<Path> {
+        self.paths.append(&mut self.links);
+        self.paths.sort();
+        self.paths
+    }
+}
+
+/// Paths at which two views differ, as [`Differences::paths`] has them.
 ///
 /// # Errors
 /// When log or base cannot be read.
 pub fn differing(one: &View<'_>, two: &View<'_>) -> Result<Vec<Path>> {
-    Ok(differing_and_times(one, two)?.0)
+    Ok(Differences::between(one, two)?.paths)
 }
 
-/// The same, and paths of files that both have, the same but for their times.
-///
-/// # Errors
-/// When log or base cannot be read.
-pub fn differing_and_times(one: &View<'_>, two: &View<'_>) -> Result<(Vec<Path>, Vec<Path>)> {
-    let (mut found, mut times, mut bad) = (Vec::new(), Vec::new(), None);
-    walk(one, two, &|_| false, &|_| true, &mut |path, met| match met {
-        Met::Pair(old, new) => match differs(two, old.as_ref(), new.as_ref()) {
-            Ok(true) => found.push(path),
-            Ok(false) => {
-                let later = |(a, b): (&Node, &Node)| a.kind != Kind::Dir && a.attr.mtime != b.attr.mtime;
-                if old.as_ref().zip(new.as_ref()).is_some_and(later) {
-                    times.push(path);
-                }
-            }
-            Err(errno) => bad = Some(errno),
-        },
-        Met::CannotList(errno) | Met::CannotLook(errno) => bad = Some(errno),
-    })?;
-    found.sort();
-    bad.map_or(Ok((found, times)), Err)
+/// Whether what is the same at one path in two states is a file with other names in each of them. The numbers do not matter: who had it open
+/// may have kept the old one.
+fn parted(one: (&Places<'_, '_>, &Node), two: (&Places<'_, '_>, &Node)) -> Result<bool> {
+    if one.1.kind == Kind::Dir || one.1.ino == two.1.ino || (one.1.attr.nlink < 2 && two.1.attr.nlink < 2) {
+        return Ok(false);
+    }
+    Ok(names(one.0, one.1)? != names(two.0, two.1)?)
+}
+
+/// All paths of a file, in order.
+fn names(places: &Places<'_, '_>, node: &Node) -> Result<Vec<Path>> {
+    let mut paths = Vec::new();
+    for place in places.names(node.ino, node.origin_path())? {
+        paths.extend(places.path_at(&place)?);
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Whether two nodes of one path are not the same. Reads bytes only where they may differ.
@@ -105,8 +153,8 @@ impl Overlay {
         // What is below another one comes with it.
         let asked: FxHashSet<&Path> = paths.iter().collect();
         let tops = |path: &&&Path| path.split_last().is_none_or(|(above, _)| !within(&asked, &above));
-        let places = Places::new(&now);
-        let mut restore = Restore { past, now: &now, places, asked: &asked, wishes: Wishes::default() };
+        let (places, then) = (Places::new(&now), Places::new(past));
+        let mut restore = Restore { past, now: &now, places, then, asked: &asked, wishes: Wishes::default() };
         for path in asked.iter().filter(tops) {
             restore.top(path, Part::These(&trie))?;
         }
@@ -133,6 +181,7 @@ struct Restore<'r, 'a> {
     past: &'r View<'a>,
     now: &'r View<'a>,
     places: Places<'r, 'a>,
+    then: Places<'r, 'a>,
     asked: &'r FxHashSet<&'r Path>,
     wishes: Wishes,
 }
@@ -177,10 +226,28 @@ impl Restore<'_, '_> {
             }
             (Some(is), Some(was)) if is.ino == was.ino => self.wishes.add(path.clone(), Wish::Become(is, was)),
             // Another file with the same bytes may stay.
-            (Some(is), Some(was)) if !differs(self.now, Some(&was), Some(&is))? => {}
+            (Some(is), Some(was)) if !differs(self.now, Some(&was), Some(&is))? && !self.can_be_linked(&is, &was)? => {}
             (Some(is), Some(was)) => self.replace(path, is, was),
         }
         Ok(())
+    }
+
+    /// Whether a file that is the same as it was has names that it did not have, or can have those again.
+    fn can_be_linked(&self, is: &Node, was: &Node) -> Result<bool> {
+        if !parted((&self.places, is), (&self.then, was))? {
+            return Ok(false);
+        }
+        let (has, had) = (names(&self.places, is)?, names(&self.then, was)?);
+        // That file is free to come back under all names that are asked for.
+        let gone = self.now.inode(was.ino)?.map_or(was.base.is_none(), |record| record.attr.nlink == 0);
+        if gone || has.iter().any(|path| !had.contains(path)) {
+            return Ok(true);
+        }
+        let mut others = had.iter().filter(|path| !has.contains(path));
+        others.try_fold(false, |can, path| {
+            let lives = self.now.find(path)?.filter(|node| node.ino == was.ino);
+            Ok(can || (lives.is_some() && !differs(self.now, Some(was), lives.as_ref())?))
+        })
     }
 
     fn replace(&mut self, path: &Path, is: Node, was: Node) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::machine::{Machine, Moved, Result, TimeError, os};
 use super::spec;
-use crate::overlay::restore::differing;
+use crate::overlay::restore::Differences;
 use crate::overlay::seal::Reason;
 use crate::overlay::view::View;
 use crate::overlay::{Ctx, Shown};
@@ -317,7 +317,8 @@ impl Machine {
         self.tell(&stale);
         let view = |at| Ok::<_, StoreError>(View::new(&self.overlay, Arc::new(Lineage::of(kv, at)?)));
         let now = At { timeline: target.id, epoch: target.head };
-        let paths = differing(&view(moved.before)?, &view(now)?)
+        let paths = Differences::between(&view(moved.before)?, &view(now)?)
+            .map(Differences::but_times)
             .map_err(os("it is done, but not what is different can be told"))?;
         Ok(Moved { paths, ..moved })
     }

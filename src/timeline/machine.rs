@@ -6,7 +6,7 @@ use parking_lot::MutexGuard;
 
 use super::{Gate, Kernel, Showing};
 use crate::clock;
-use crate::overlay::restore::{differing, differs};
+use crate::overlay::restore::{Differences, differs};
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::{Kept, Plan, Stale};
 use crate::overlay::view::View;
@@ -272,7 +272,8 @@ impl Machine {
         let view = |at| Ok::<_, StoreError>(View::new(&self.overlay, Arc::new(Lineage::of(kv, at)?)).remembering());
         let (before, after) = (view(moved.before)?, view(moved.after)?);
         let paths = View::learn(&before, &after)
-            .and_then(|()| differing(&before, &after))
+            .and_then(|()| Differences::between(&before, &after))
+            .map(Differences::but_times)
             .map_err(os("it is done, but not what changed can be told"))?;
         Ok(Moved { paths, ..moved })
     }
@@ -294,7 +295,7 @@ impl Machine {
     /// When the states cannot be read.
     pub fn differing_from(&self, target: &Arc<Lineage>, paths: &[Path]) -> Result<Vec<Path>> {
         let (now, then) = (View::now(&self.overlay), View::new(&self.overlay, target.clone()));
-        let mut found = differing(&now, &then).map_err(os("cannot look at that state"))?;
+        let mut found = Differences::between(&now, &then).map_err(os("cannot look at that state"))?.but_times();
         found.retain(|path| paths.is_empty() || paths.iter().any(|p| path.is_below(p)));
         Ok(found)
     }

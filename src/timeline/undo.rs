@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::machine::{Doing, Machine, Moved, Result, TimeError};
 use crate::overlay::Ctx;
-use crate::overlay::restore::{differing, differing_and_times};
+use crate::overlay::restore::Differences;
 use crate::overlay::view::View;
 use crate::store::history::{self, OpKind, Operation};
 use crate::store::lineage::Lineage;
@@ -100,7 +100,10 @@ impl Machine {
                 self.overlay.plan(&target).map_err(os)?
             } else {
                 let (source, target) = (View::new(&self.overlay, source), View::new(&self.overlay, target));
-                let (mut touched, mut times) = differing_and_times(&source, &target).map_err(os)?;
+                let Differences { paths: mut touched, mut links, mut times } =
+                    Differences::between(&source, &target).map_err(os)?;
+                touched.append(&mut links);
+                touched.sort();
                 let mut both: Vec<Path> = since.iter().filter(|p| related(p, &touched)).cloned().collect();
                 if !both.is_empty() {
                     both.sort();
@@ -123,16 +126,11 @@ impl Machine {
     fn changed_since(&self, at: At) -> Result<Vec<Path>, Errno> {
         let kv = &*self.overlay.store().kv;
         let then = Lineage::of(kv, at).map_err(|e| e.errno())?;
-        let mut paths = self.differing(&Arc::new(then), &self.overlay.lineage())?;
+        let (then, now) = (View::new(&self.overlay, Arc::new(then)), View::now(&self.overlay));
+        let mut paths = Differences::between(&then, &now)?.but_times();
         // git writes its index anew whenever somebody asks for the status; that is nobody's work.
         paths.retain(|path| !matches!(path.as_bytes(), b".git/index" | b".git/index.lock"));
         Ok(paths)
-    }
-
-    /// Paths at which two states differ, directories that only gained or lost names left out.
-    fn differing(&self, one: &Arc<Lineage>, two: &Arc<Lineage>) -> Result<Vec<Path>, Errno> {
-        let (one, two) = (View::new(&self.overlay, one.clone()), View::new(&self.overlay, two.clone()));
-        differing(&one, &two)
     }
 }
 

@@ -395,6 +395,34 @@ impl Scene {
     }
 }
 
+/// Only which names are one file is different: that is brought back as well, whatever else was changed since.
+#[test]
+fn names_are_one_file_again_after_undo_and_rewind() {
+    for parted in [false, true] {
+        let scene = scene();
+        scene.write("a", "text\n");
+        scene.link("a", "d/b");
+        let linked = scene.snapshot();
+        scene.remove("d/b");
+        scene.write("d/b", "text\n");
+        let apart = scene.snapshot();
+        let (from, to) = if parted { (linked, apart) } else { (apart, linked) };
+        scene.restore(Some(from), &[]);
+        let moved = scene.restore(Some(to), &[]);
+        assert_ne!(moved.paths, [], "a rewind that only parts or joins names says so");
+        assert_eq!(scene.ino("a") == scene.ino("d/b"), !parted);
+        scene.write("else", "somebody goes on\n");
+        scene.machine.undo(&scene.ctx(), regentfs::timeline::undo::Direction::Undo, false, &[]).unwrap();
+        scene.verify();
+        assert_eq!(scene.ino("a") == scene.ino("d/b"), parted);
+        assert!(scene.exists("else"));
+        // One path alone.
+        scene.restore(Some(to), &["d/b"]);
+        assert_eq!(scene.ino("a") == scene.ino("d/b"), !parted);
+        assert_eq!(scene.restore(Some(to), &["d/b"]).paths, []);
+    }
+}
+
 #[test]
 fn names_outside_of_the_repository_count_as_links_only() {
     let scene = Scene::new(|repo| {

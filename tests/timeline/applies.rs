@@ -165,12 +165,16 @@ fn what_was_applied_and_changed_since_stays_changed() {
     chain.chmod("made", 0o711);
     chain.chmod("made/file", 0o640);
     chain.chmod("single", 0o640);
+    chain.write("emptied/inner/file", "goes on elsewhere\n");
+    chain.command(&["apply", "emptied"]);
+    fs::rename(chain.at("emptied/inner"), chain.at("elsewhere")).expect("rename");
     // The base goes on as well.
     assert_ok(&chain.stage.unmount(), "unmount");
     let expected = |path: &str| fs::metadata(chain.at(path)).expect("stat").permissions().mode() & 0o7777;
     write(chain.at("single"), "changed on disk\n");
     chain.stage.mount(&[]);
     assert_eq!([expected("made"), expected("made/file"), expected("single")], [0o711, 0o640, 0o640]);
+    assert!(!chain.at("emptied/inner").exists() && chain.at("elsewhere/file").exists());
     chain.end();
 }
 
@@ -188,6 +192,30 @@ fn a_file_that_several_applies_replaced_and_removed_can_be_applied_again() {
     chain.apply();
     chain.restart();
     chain.rewind(before);
+    chain.apply();
+    chain.end();
+}
+
+#[test]
+fn a_name_more_or_less_in_the_base_shows_in_no_other_state() {
+    if !can_mount() {
+        return;
+    }
+    let mut chain = Chain::new();
+    chain.point();
+    fs::hard_link(chain.at("README"), chain.at("second")).expect("link");
+    chain.apply();
+    chain.point();
+    chain.restart();
+    fs::hard_link(chain.at("README"), chain.at("src/third")).expect("link");
+    chain.chmod("README", 0o600);
+    chain.apply();
+    chain.point();
+    chain.command(&["undo"]);
+    chain.point();
+    chain.command(&["redo"]);
+    chain.restart();
+    fs::remove_file(chain.at("second")).expect("remove");
     chain.apply();
     chain.end();
 }
