@@ -87,7 +87,11 @@ pub fn change(root: &Path, rng: &mut Rng, count: usize) {
         }
     }
     for n in files.len()..FEWEST {
-        let dir = root.join(format!("more{}", rng.below(20)));
+        let mut dir = root.join(format!("more{}", rng.below(20)));
+        if dir.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+            // It changed places with something else.
+            dir = root.join(format!("more{:x}", rng.next()));
+        }
         fs::create_dir_all(&dir).expect("mkdir");
         fs::write(dir.join(format!("{n}-{:x}", rng.next())), rng.bytes(2000)).expect("write");
     }
