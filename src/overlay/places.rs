@@ -51,6 +51,10 @@ impl<'v, 'a> Places<'v, 'a> {
         Places { view, entries: OnceCell::new(), linked: OnceCell::new() }
     }
 
+    pub fn view(&self) -> &'v View<'a> {
+        self.view
+    }
+
     /// The same of another view of the same point, whose entries were collected before.
     pub fn with(view: &'v View<'a>, entries: Rc<Entries>) -> Places<'v, 'a> {
         Places { view, entries: OnceCell::from(entries), linked: OnceCell::new() }

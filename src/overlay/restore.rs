@@ -77,7 +77,17 @@ fn parted(one: (&Places<'_, '_>, &Node), two: (&Places<'_, '_>, &Node)) -> Resul
     if one.1.kind == Kind::Dir || one.1.ino == two.1.ino || (one.1.attr.nlink < 2 && two.1.attr.nlink < 2) {
         return Ok(false);
     }
-    Ok(names(one.0, one.1)? != names(two.0, two.1)?)
+    // A name that is new, or gone, is a difference at that name alone.
+    let in_both = |(places, node): (&Places<'_, '_>, &Node), other: &Places<'_, '_>| -> Result<Vec<Path>> {
+        let mut paths = Vec::new();
+        for path in names(places, node)? {
+            if other.view().find(&path)?.is_some() {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
+    };
+    Ok(in_both(one, two.0)? != in_both(two, one.0)?)
 }
 
 /// All paths of a file, in order.

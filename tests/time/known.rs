@@ -105,4 +105,13 @@ pub const SCRIPTS: &[(&str, &str)] = &[
         open d/e/f
         rewind 0",
     ),
+    (
+        "an undo was refused since a file in a changed directory had lost a name by what it takes back",
+        "open d/large
+        link d/large g/h/h
+        fallocate #0 Extend 0 4096
+        rewind 0
+        removexattr d user.b
+        undo",
+    ),
 ];
