@@ -51,8 +51,8 @@ pub(super) struct Pins<'s> {
     overlay: &'s Overlay,
     store: &'s Store,
     timelines: Vec<Timeline>,
-    /// The first point that still sees what is said in epoch 0.
-    first_point: Epoch,
+    /// See [`gc::points`].
+    points: BTreeMap<Timeline, Vec<Epoch>>,
     /// Where directories that go were pinned: what is in them is pinned there as well, and nowhere else from the first epoch on.
     eras: FxHashMap<Ino, Vec<At>>,
     /// What happened to which file.
@@ -77,7 +77,7 @@ impl<'s> Pins<'s> {
             overlay,
             store,
             timelines,
-            first_point: gc::first_point(store)?,
+            points: gc::points(store)?,
             eras: FxHashMap::default(),
             became: FxHashMap::default(),
             entries: FxHashMap::default(),
@@ -132,12 +132,19 @@ impl<'s> Pins<'s> {
                 }
             }
             None if first == Epoch::BASE => {}
-            // Nobody sees that the name was this, and what says of the inode that it was not there yet may have been taken away.
-            None if first <= self.first_point && with.map_or(Ok(false), |(ino, _)| self.came_later(ino))? => {}
             None => pinned.push(At { timeline: Timeline::MAIN, epoch: Epoch::BASE }),
         }
         pinned.sort_unstable();
         pinned.dedup();
+        if let Some((ino, _)) = with {
+            let mut seen = Vec::with_capacity(pinned.len());
+            for at in pinned {
+                if self.is_seen(at, dir, name, ino)? {
+                    seen.push(at);
+                }
+            }
+            pinned = seen;
+        }
         let (mut entry, mut inode) = (Vec::new(), Vec::new());
         codec::put_dentry(&mut entry, dentry);
         if let Some((_, record)) = with {
@@ -161,10 +168,29 @@ impl<'s> Pins<'s> {
         self.put_inode(batch, ino, record, path, false)
     }
 
-    /// Whether the first point that is still there knows nothing of an inode, though its name is something else.
-    fn came_later(&self, ino: Ino) -> Result<bool> {
-        let (_, first) = self.empties(&|t| keys::inode_states(t, ino, Epoch::LAST))?;
-        Ok(first > self.first_point)
+    /// Whether any point sees that a name stands for an inode from `at` on. Where none does, what said of the inode that it was not there yet may have
+    /// been taken away as well.
+    fn is_seen(&self, at: At, dir: Ino, name: &[u8], ino: Ino) -> Result<bool> {
+        let Some(point) = self.first_from(at) else { return Ok(true) };
+        let states = [
+            keys::dentry_states(at.timeline, dir, name, point),
+            // It was elsewhere.
+            keys::inode_states(at.timeline, ino, point),
+        ];
+        let mut said = [false; 2];
+        for (said, (from, to)) in said.iter_mut().zip(&states) {
+            self.store.kv.scan(Table::Tree, from, to, &mut |key, _| {
+                *said = keys::last_number(key).is_some_and(|epoch| Epoch(!epoch) > at.epoch);
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(!said[0] || said[1])
+    }
+
+    /// The first point that is still there from a point on.
+    fn first_from(&self, at: At) -> Option<Epoch> {
+        let points = self.points.get(&at.timeline)?;
+        points.get(points.partition_point(|&point| point < at.epoch)).copied()
     }
 
     /// An inode was this wherever the base decided.
@@ -190,8 +216,9 @@ impl<'s> Pins<'s> {
                 batch.put(Table::Tree, &key, &value);
             }
         }
-        let at = At { timeline: Timeline::MAIN, epoch: self.first_point };
-        if first > self.first_point && from_the_first && self.showed(at, ino, path)? {
+        let base = At { timeline: Timeline::MAIN, epoch: Epoch::BASE };
+        let at = At { epoch: self.first_from(base).unwrap_or(Epoch::BASE), ..base };
+        if first > at.epoch && from_the_first && self.showed(at, ino, path)? {
             batch.put(Table::Tree, &keys::inode(Timeline::MAIN, ino, Epoch::BASE), &value);
             batch.put(Table::Tree, &keys::touched_inode(Timeline::MAIN, Epoch::BASE, ino), path.as_bytes());
         }

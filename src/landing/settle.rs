@@ -80,6 +80,13 @@ impl<'o> Settled<'o> {
         let mut steps: Vec<_> = plan.steps.iter().enumerate().filter(|(_, s)| s.make != Make::Keep).collect();
         steps.sort_by(|a, b| a.1.path.cmp(&b.1.path));
         for (at, step) in steps {
+            if let Make::Link { to } = &step.make
+                && let Some(node) = self.linked(to, &by_path, plan).map_err(&look)?
+            {
+                // It has one name more from now on.
+                let record = self.base_record(&node).map_err(&look)?;
+                pins.inode(&mut self.batch, node.ino, &record, to)?;
+            }
             let Some((dir, name)) = step.path.split_last() else { continue };
             // What is in a directory that is not there yet needs no word: the directory is pinned as missing.
             let Some(parent) = self.base.find(&dir).map_err(&look)?.filter(|n| n.kind == Kind::Dir) else { continue };
@@ -117,13 +124,6 @@ impl<'o> Settled<'o> {
                         pins.name(&mut self.batch, parent.ino, name, entry, &step.path, Some((ino, &record)))?;
                     }
                 }
-            }
-            if let Make::Link { to } = &step.make
-                && let Some(node) = self.linked(to, &by_path, plan).map_err(&look)?
-            {
-                // It has one name more from now on.
-                let record = self.base_record(&node).map_err(&look)?;
-                pins.inode(&mut self.batch, node.ino, &record, to)?;
             }
             // Entries are looked for in directories that have a record; one that goes itself gets another one.
             if !by_path.contains_key(dir.as_bytes()) {

@@ -78,15 +78,14 @@ pub fn collect(store: &Store, keep: &Keep<'_>, dry_run: bool) -> Result<Report> 
     Ok(report)
 }
 
-/// The earliest point of the first timeline that is still there. What was before it may have been taken away, and nobody sees it.
+/// The points of history that are still there, by timeline and in order. What is between two of them nobody sees, and it may have been taken away.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn first_point(store: &Store) -> Result<Epoch> {
+pub fn points(store: &Store) -> Result<BTreeMap<Timeline, Vec<Epoch>>> {
     let snapshots = history::snapshots(&*store.kv)?.into_iter().map(|s| s.epoch).collect();
     let keep = Keep { snapshots: &snapshots, shown: &[], live: &Vec::new, kept: &|_| Ok(Vec::new()) };
-    let points = Points::new(store, &all_timelines(store)?, &keep)?;
-    Ok(points.epochs.get(&Timeline::MAIN).and_then(|epochs| epochs.first()).copied().unwrap_or(Epoch::LAST))
+    Ok(Points::new(store, &all_timelines(store)?, &keep)?.epochs)
 }
 
 /// All timelines, the first one in any case.

@@ -154,22 +154,29 @@ fn entry(path: &Path) -> Entry {
     }
 }
 
+/// Somebody may take one away between the list and the look: then all are read again.
 fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    const TRIES: usize = 5;
     let mut names = vec![0u8; 65536];
-    let length = rustix::fs::llistxattr(path, &mut names[..])
-        .unwrap_or_else(|error| panic!("listxattr {}: {error}", path.display()));
-    names[..length]
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
+    for last in (0..TRIES).map(|n| n == TRIES - 1) {
+        let length = rustix::fs::llistxattr(path, &mut names[..])
+            .unwrap_or_else(|error| panic!("listxattr {}: {error}", path.display()));
+        let value = |name: &[u8]| {
             let mut value = vec![0u8; 65536];
-            let name = std::ffi::OsStr::from_bytes(name);
-            let length = rustix::fs::lgetxattr(path, name, &mut value[..])
-                .unwrap_or_else(|error| panic!("getxattr {name:?} {}: {error}", path.display()));
+            let length = match rustix::fs::lgetxattr(path, std::ffi::OsStr::from_bytes(name), &mut value[..]) {
+                Err(rustix::io::Errno::NODATA) if !last => return None,
+                result => result
+                    .unwrap_or_else(|error| panic!("getxattr {} {}: {error}", name.escape_ascii(), path.display())),
+            };
             value.truncate(length);
-            (name.as_bytes().to_vec(), value)
-        })
-        .collect()
+            Some((name.to_vec(), value))
+        };
+        let names = names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+        if let Some(all) = names.map(value).collect() {
+            return all;
+        }
+    }
+    unreachable!("the last try panics or returns")
 }
 
 /// What `actual` has that `expected` has not, one line each; empty when they are the same.

@@ -208,6 +208,8 @@ fn a_name_more_or_less_in_the_base_shows_in_no_other_state() {
     chain.point();
     chain.restart();
     fs::hard_link(chain.at("README"), chain.at("src/third")).expect("link");
+    fs::create_dir(chain.at("new")).expect("mkdir");
+    fs::hard_link(chain.at("src/main"), chain.at("new/main")).expect("link");
     chain.chmod("README", 0o600);
     chain.apply();
     chain.point();
