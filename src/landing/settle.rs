@@ -8,7 +8,7 @@ use super::keep::{self, Kept};
 use super::pin::{self, Became, Pins};
 use super::{Result, os};
 use crate::apply::{ByPath, Make, Outcome, Plan, Seen};
-use crate::overlay::places::{Places, base_links};
+use crate::overlay::places::{Place, Places, base_links};
 use crate::overlay::restore::differs;
 use crate::overlay::transit::record_of;
 use crate::overlay::view::{Node, View};
@@ -167,9 +167,7 @@ impl<'o> Settled<'o> {
                 continue;
             };
             let old = one.and_then(|k| k.old);
-            lost.extend(
-                old.as_ref().map(|o| o.seen).filter(|s| s.kind != Kind::Dir && made.is_none_or(|m| m.ino != s.ino)),
-            );
+            lost.extend(old.as_ref().map(|o| o.seen).filter(|s| made.is_none_or(|m| m.ino != s.ino)));
             if let (Make::Meta { .. }, Some(old), Some(made)) = (&step.make, &old, made)
                 && old.seen.kind == Kind::File
             {
@@ -306,7 +304,7 @@ impl<'o> Settled<'o> {
     }
 
     /// Files that lost a name in the base and have others there are known by one of those from now on. One that has none in the repository any more
-    /// is gone, whatever leads to it from outside.
+    /// is gone, whatever leads to it from outside, and whatever the past, in which it was pinned, says of it.
     fn other_names(&mut self, lost: Vec<Seen>) -> Look<()> {
         let mut several: BTreeMap<u64, (Ino, InodeRecord)> = BTreeMap::new();
         for seen in lost {
@@ -330,12 +328,18 @@ impl<'o> Settled<'o> {
                     record.origin = Some(origin_of(path, &seen(&node)));
                     self.put_record(ino, record, path);
                 }
-                None if places.entries(ino)?.is_empty() => {
-                    record.attr.nlink = 0;
-                    let path = record.origin.as_ref().map_or_else(Path::root, |o| o.path.clone());
-                    self.put_record(ino, record, &path);
+                None => {
+                    let mut named = false;
+                    for (dir, name) in places.entries(ino)? {
+                        let place = Place { dir: *dir, name: name.clone(), base_dir: None };
+                        named |= places.path_at(&place)?.is_some();
+                    }
+                    if !named {
+                        record.attr.nlink = 0;
+                        let path = record.origin.as_ref().map_or_else(Path::root, |o| o.path.clone());
+                        self.put_record(ino, record, &path);
+                    }
                 }
-                None => {}
             }
         }
         Ok(())
