@@ -156,7 +156,9 @@ impl Ours {
             if !seen.insert((one.dev, one.ino, one.born)) {
                 continue;
             }
-            for (_, made) in self.taken.get(&(one.dev, one.ino)).into_iter().flatten().filter(|(s, _)| s.same_file(&one)) {
+            for (_, made) in
+                self.taken.get(&(one.dev, one.ino)).into_iter().flatten().filter(|(s, _)| s.same_file(&one))
+            {
                 match made {
                     Some(made) => lost.push(*made),
                     None => return true,

@@ -1,6 +1,7 @@
 //! After the base was changed: what history and overlay have to say now. One batch for all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
@@ -8,7 +9,7 @@ use super::keep::{self, Kept};
 use super::pin::{self, Became, Pins};
 use super::{Result, os};
 use crate::apply::{ByPath, Make, Outcome, Plan, Seen};
-use crate::overlay::places::{Place, Places, base_links};
+use crate::overlay::places::{Entries, Links, Place, Places, base_links};
 use crate::overlay::restore::differs;
 use crate::overlay::transit::record_of;
 use crate::overlay::view::{Node, View};
@@ -31,6 +32,8 @@ pub(super) struct Settled<'o> {
     records: FxHashMap<Ino, InodeRecord>,
     /// Files of the base of which only the metadata was changed, and what they look like since; by device and inode number.
     same: FxHashMap<(u64, u64), Seen>,
+    /// Entries and names of the present, once somebody had to know.
+    places: Option<(Rc<Entries>, Option<Rc<Links>>)>,
 }
 
 /// Directories of the base, by their paths.
@@ -50,6 +53,7 @@ impl<'o> Settled<'o> {
             names: BTreeMap::new(),
             records: FxHashMap::default(),
             same: FxHashMap::default(),
+            places: None,
         })
     }
 
@@ -370,7 +374,9 @@ impl<'o> Settled<'o> {
 
     /// A name keeps what it shows, whatever the base has.
     fn stays(&mut self, dir: Ino, name: &[u8], ours: &Node, path: &Path) -> Look<()> {
-        if self.record(ours.ino)?.is_none() {
+        // One of which the metadata was changed in the base was pinned as it was.
+        let pinned = ours.base.is_some_and(|base| self.same.contains_key(&base));
+        if self.record(ours.ino)?.is_none() && !pinned {
             let record = self.base_record(ours)?;
             self.put_record(ours.ino, record, path);
         }
@@ -410,8 +416,11 @@ impl<'o> Settled<'o> {
 
     /// Notes that a base file was seen, though something of the overlay covers it: that is what a later apply compares with.
     fn cover(&mut self, base: &Node, made: &Seen, path: &Path) -> Look<()> {
-        if self.record(base.ino)?.is_some_and(|r| r.attr.nlink > 0) {
-            return Ok(());
+        match self.record(base.ino)? {
+            Some(record) if record.attr.nlink > 0 => return Ok(()),
+            // It is in view as it is, in a directory that was moved.
+            None if self.is_in_view(base.ino, path)? => return Ok(()),
+            Some(_) | None => {}
         }
         let mut record = self.base_record(base)?;
         record.attr.nlink = 0;
@@ -420,6 +429,25 @@ impl<'o> Settled<'o> {
         }
         self.put_record(base.ino, record, path);
         Ok(())
+    }
+
+    /// Whether the present shows a file of the base, wherever that is.
+    fn is_in_view(&mut self, ino: Ino, path: &Path) -> Look<bool> {
+        let now = self.now.clone();
+        let (entries, links) = match &self.places {
+            Some((entries, links)) => (entries.clone(), links.clone()),
+            None => (Places::new(&now).collected()?, None),
+        };
+        let places = Places::with(&now, entries.clone());
+        if let Some(links) = &links {
+            places.know_links(links.clone());
+        }
+        let mut named = false;
+        for place in places.names(ino, Some(path))? {
+            named |= places.path_at(&place)?.is_some();
+        }
+        self.places = Some((entries, links.or_else(|| places.known_links())));
+        Ok(named)
     }
 
     /// A directory that gets an entry needs a record.

@@ -119,11 +119,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::codec;
     use crate::base::DirBase;
     use crate::overlay::ops::setattr::SetAttr;
     use crate::overlay::{Ctx, NoJournal};
     use crate::store::Data;
+    use crate::store::codec;
     use crate::store::format::{Format, Owner};
     use crate::store::mem::MemKv;
     use crate::types::{ActorId, Epoch};

@@ -236,7 +236,8 @@ impl Restore<'_, '_> {
             }
             (Some(is), Some(was)) if is.ino == was.ino => self.wishes.add(path.clone(), Wish::Become(is, was)),
             // Another file with the same bytes may stay.
-            (Some(is), Some(was)) if !differs(self.now, Some(&was), Some(&is))? && !self.can_be_linked(&is, &was)? => {}
+            (Some(is), Some(was))
+                if !differs(self.now, Some(&was), Some(&is))? && !self.can_be_linked(&is, &was)? => {}
             (Some(is), Some(was)) => self.replace(path, is, was),
         }
         Ok(())

@@ -150,7 +150,9 @@ impl Overlay {
                 Some(record) => Some(record),
                 None => target.inode(*dir)?,
             };
-            let Some(origin) = record.filter(|r| r.attr.nlink > 0 && !r.opaque).and_then(|r| r.origin) else { continue };
+            let Some(origin) = record.filter(|r| r.attr.nlink > 0 && !r.opaque).and_then(|r| r.origin) else {
+                continue;
+            };
             let Some(stat) = super::view::present(self.base.stat(&origin.path, name))? else { continue };
             let ino = target.number_of(stat.dev, stat.attr.ino, stat.born)?;
             if to == Some(ino) || plan.inodes.contains_key(&ino) || target.inode(ino)?.is_some() {

@@ -87,4 +87,23 @@ pub const SCRIPTS: &[(&str, &str)] = &[
         rename g/h d/e/large
         restore 1 small many",
     ),
+    (
+        "a base file in a moved directory went from the present when its copy at the old place was applied",
+        "rewind 0
+        chown sparse 0 0
+        rewind 1
+        write sparse 330000 66357 1 append
+        rewind 1
+        snapshot
+        snapshot
+        remove d/e/one
+        rewind 2
+        open d/e/one
+        chown #0 2 1
+        snapshot
+        rewind 0
+        exchange many/third d/e/f
+        rename d/e many/third/linked
+        restore 11 d/e d/e",
+    ),
 ];

@@ -19,8 +19,7 @@ fn assert_same(expected: &Tree, root: &Path, what: &str) {
         tree.values_mut().filter(|entry| entry.kind == "directory").for_each(|entry| entry.mtime = (0, 0));
         tree
     };
-    let differences =
-        tree::differences(&timeless(expected.clone()), &timeless(tree::read(root)), &View::exact());
+    let differences = tree::differences(&timeless(expected.clone()), &timeless(tree::read(root)), &View::exact());
     assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
 }
 
