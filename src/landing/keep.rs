@@ -115,13 +115,15 @@ pub fn all(store: &Store, kept: u64) -> Result<Vec<Kept>> {
     bad.map_or(Ok(found), Err)
 }
 
+type ByFile<T> = FxHashMap<(u64, u64), Vec<T>>;
+
 /// What applies, and taking them back, did in the base, as far as that is still kept; by device and inode number.
 #[derive(Default)]
 pub(super) struct Ours {
     /// Files that lost a name, and what came in its place.
-    taken: FxHashMap<(u64, u64), Vec<(Seen, Option<Seen>)>>,
+    taken: ByFile<(Seen, Option<Seen>)>,
     /// Files that were made or changed, as they were then.
-    made: FxHashMap<(u64, u64), Vec<Seen>>,
+    made: ByFile<Seen>,
 }
 
 impl Ours {
