@@ -9,6 +9,8 @@ mod live;
 mod oracle;
 #[path = "model/rng.rs"]
 mod rng;
+#[path = "model/seeds.rs"]
+mod seeds;
 #[path = "gc/world.rs"]
 mod world;
 
@@ -40,15 +42,8 @@ fn turn() -> MutexGuard<'static, ()> {
     })
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
 fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let asked = number("REGENTFS_GC_SEED");
-    let first = asked.unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64 % 1_000_000 * 1000);
-    let count = number("REGENTFS_GC_SEEDS").unwrap_or(count);
-    first..first + asked.map_or(count, |_| 1)
+    seeds::seeds("GC", count)
 }
 
 /// Some of the snapshots, few or many.
@@ -104,7 +99,7 @@ fn what_is_kept_shows_what_it_showed_and_nothing_else_is_left() {
         }
     }
     println!("{sum:?}");
-    if number("REGENTFS_GC_SEED").is_none() {
+    if seeds::number("REGENTFS_GC_SEED").is_none() {
         let Report { snapshots, states, versions, bytes } = sum;
         assert!(snapshots > 0 && states > 0 && versions > 0 && bytes > 0, "{sum:?}");
     }

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dump::dump;
 use model::log::Log;
+use model::seeds::{number, seed};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use regentfs::apply::Root;
@@ -38,10 +39,6 @@ use time::op::{Op, sequence};
 use time::run::Run;
 use time::shorter::shorter;
 use time::tree::{File, Tree, show};
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
 
 /// Failpoints are the process's: tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -259,7 +256,7 @@ fn in_parts(live: &mut Live, before: &Before, links: &BTreeSet<Vec<u8>>) -> bool
 }
 
 fn sequences(cases: u32) -> Vec<Vec<Op>> {
-    let seed = number("REGENTFS_LANDING_SEED").unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64);
+    let seed = seed("REGENTFS_LANDING_SEED");
     let cases = number("REGENTFS_LANDING_CASES").map_or(cases, |n| n as u32);
     println!("REGENTFS_LANDING_SEED={seed}");
     let mut bytes = [0; 32];

@@ -17,18 +17,12 @@ use model::dir::Dir;
 use model::layer::Layer;
 use model::log::Log;
 use model::run::{Plan, run};
+use model::seeds::{self, number};
 use regentfs::store::mem::MemKv;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
 
 /// The seeds to run: the one asked for, or as many as there is time for.
 fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let asked = number("REGENTFS_MODEL_SEED");
-    let first = asked.unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64 % 1_000_000 * 1000);
-    let count = number("REGENTFS_MODEL_SEEDS").unwrap_or(count);
-    first..first + asked.map_or(count, |_| 1)
+    seeds::seeds("MODEL", count)
 }
 
 fn plan(seed: u64, steps: u64) -> Plan {

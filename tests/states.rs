@@ -13,3 +13,5 @@ mod random;
 mod rng;
 #[path = "states/scene.rs"]
 mod scene;
+#[path = "model/seeds.rs"]
+mod seeds;

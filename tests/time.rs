@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::log::Log;
+use model::seeds::{number, seed};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use regentfs::store::mem::MemKv;
 use time::live::Live;
@@ -24,10 +25,6 @@ use time::op::{Op, sequence};
 use time::run::Run;
 use time::shorter::shorter;
 use time::tree::Tree;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
 
 /// A base that every sequence starts from: none may change it.
 struct World {
@@ -73,7 +70,7 @@ impl World {
 
 fn check(cases: u32, log: impl Fn() -> Log) {
     let world = World::new();
-    let seed = number("REGENTFS_TIME_SEED").unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64);
+    let seed = seed("REGENTFS_TIME_SEED");
     let cases = number("REGENTFS_TIME_CASES").map_or(cases, |n| n as u32);
     println!("REGENTFS_TIME_SEED={seed}");
     let mut bytes = [0; 32];

@@ -10,4 +10,5 @@ pub mod log;
 pub mod random;
 pub mod rng;
 pub mod run;
+pub mod seeds;
 pub mod system;

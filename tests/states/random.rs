@@ -9,17 +9,11 @@ use regentfs::types::Kind;
 
 use super::rng::Rng;
 use super::scene::{Scene, part, same};
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
+use super::seeds;
 
 /// The seeds to run.
 pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let asked = number("REGENTFS_STATES_SEED");
-    let first = asked.unwrap_or_else(|| regentfs::clock::now().as_nanos() as u64 % 1_000_000 * 1000);
-    let count = number("REGENTFS_STATES_SEEDS").unwrap_or(count);
-    first..first + asked.map_or(count, |_| 1)
+    seeds::seeds("STATES", count)
 }
 
 pub fn base(repo: &std::path::Path) {

@@ -7,6 +7,8 @@
 #[path = "../model/rng.rs"]
 #[allow(dead_code)]
 mod rng;
+#[path = "../model/seeds.rs"]
+mod seeds;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +20,7 @@ use crate::common::tree::{self, Tree, View};
 use crate::common::{assert_ok, both, can_mount};
 use crate::stage::Stage;
 use rng::Rng;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
+use seeds::{number, seeds};
 
 /// A state that can be gone back to.
 struct Point {
@@ -269,8 +268,7 @@ fn whatever_leads_back_to_a_point_shows_it_again() {
     if !can_mount() {
         return;
     }
-    let now = regentfs::clock::now().as_nanos() as u64;
-    for seed in number("REGENTFS_TIMELINE_SEED").map_or(vec![now, now + 1, now + 2], |seed| vec![seed]) {
+    for seed in seeds("TIMELINE", 3) {
         println!("REGENTFS_TIMELINE_SEED={seed}");
         sequence(seed);
     }
