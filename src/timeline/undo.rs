@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::machine::{Doing, Machine, Moved, Result, TimeError};
 use crate::overlay::Ctx;
-use crate::overlay::restore::Differences;
+use crate::overlay::restore::{Differences, differs};
 use crate::overlay::view::View;
 use crate::store::history::{self, OpKind, Operation};
 use crate::store::lineage::Lineage;
@@ -102,6 +102,21 @@ impl Machine {
                 let (source, target) = (View::new(&self.overlay, source), View::new(&self.overlay, target));
                 let Differences { paths: mut touched, mut links, mut times } =
                     Differences::between(&source, &target).map_err(os)?;
+                let now = View::now(&self.overlay);
+                // What is the same in both states, but for times or names, is only put back where it still is the same: what
+                // somebody made of it before the operation was last taken back or done again is no change since.
+                let same = |path: &Path| {
+                    differs(&now, now.find(path)?.as_ref(), source.find(path)?.as_ref()).map(|differs| !differs)
+                };
+                for paths in [&mut links, &mut times] {
+                    let mut kept = Vec::with_capacity(paths.len());
+                    for path in paths.drain(..) {
+                        if same(&path).map_err(os)? {
+                            kept.push(path);
+                        }
+                    }
+                    *paths = kept;
+                }
                 touched.append(&mut links);
                 touched.sort();
                 let mut both: Vec<Path> = since.iter().filter(|p| related(p, &touched)).cloned().collect();

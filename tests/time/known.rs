@@ -114,4 +114,14 @@ pub const SCRIPTS: &[(&str, &str)] = &[
         removexattr d user.b
         undo",
     ),
+    (
+        "a redo took the bytes back of a file of which only the times differed by it",
+        "fallocate d/large Reserve 65537 73
+        rewind 0
+        write d/large 78 6668 0
+        link d/large g/large
+        undo
+        remove g/large
+        redo",
+    ),
 ];
