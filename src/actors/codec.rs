@@ -6,7 +6,8 @@
 use super::{Actor, Details, Exit, Image};
 use crate::types::{ActorId, Time};
 
-const VERSION: u8 = 1;
+/// The layout that is written; those before are read.
+const VERSION: u8 = 2;
 
 /// Why bytes are not an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,11 +38,18 @@ pub fn encode(actor: &Actor) -> Vec<u8> {
         }
     }
     out.word(actor.uid);
+    out.word(actor.sid);
+    out.word(actor.tty);
     out.bytes(&actor.comm);
     out.bytes(&actor.exe);
     out.list(&actor.argv);
     out.byte(u8::from(actor.argv_truncated));
     out.bytes(&actor.cwd);
+    out.word(actor.marks.len() as u32);
+    for (name, value) in &actor.marks {
+        out.bytes(name);
+        out.bytes(value);
+    }
     out.word(actor.images.len() as u32);
     for image in &actor.images {
         out.time(image.until);
@@ -75,7 +83,7 @@ pub fn encode(actor: &Actor) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
     let mut from = Reader(bytes);
     let version = from.byte()?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(DecodeError::Version(version));
     }
     let id = ActorId(from.long()?);
@@ -88,6 +96,7 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
         tag => return Err(DecodeError::Tag("parent", tag)),
     };
     let uid = from.word()?;
+    let (sid, tty) = if version > 1 { (from.word()?, from.word()?) } else { (0, 0) };
     let comm = from.bytes()?;
     let exe = from.bytes()?;
     let argv = from.list()?;
@@ -97,6 +106,10 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
         tag => return Err(DecodeError::Tag("truncation mark", tag)),
     };
     let cwd = from.bytes()?;
+    let mut marks = Vec::new();
+    for _ in 0..if version > 1 { from.word()? } else { 0 } {
+        marks.push((from.bytes()?, from.bytes()?));
+    }
     let mut images = Vec::new();
     for _ in 0..from.word()? {
         images.push(Image { until: from.time()?, exe: from.bytes()?, argv: from.list()? });
@@ -132,11 +145,14 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
         ppid,
         parent,
         uid,
+        sid,
+        tty,
         comm,
         exe,
         argv,
         argv_truncated,
         cwd,
+        marks,
         images,
         first,
         last,
@@ -223,34 +239,69 @@ impl<'b> Reader<'b> {
     }
 }
 
+/// One with something in every field.
+#[cfg(test)]
+pub(super) fn sample() -> Actor {
+    Actor {
+        id: ActorId(7),
+        pid: 4242,
+        start: 99,
+        ppid: 41,
+        parent: Some(ActorId(3)),
+        uid: 1000,
+        sid: 40,
+        tty: 34816,
+        comm: b"sh".to_vec(),
+        exe: b"/bin/\xff".to_vec(),
+        argv: vec![b"sh".to_vec(), b"".to_vec()],
+        argv_truncated: false,
+        cwd: b"/".to_vec(),
+        marks: vec![(b"M".to_vec(), b"1".to_vec())],
+        images: vec![Image { until: Time::new(5, 6), exe: b"/e".to_vec(), argv: vec![b"a".to_vec()] }],
+        first: Time::new(-1, 999_999_999),
+        last: Time::new(2, 3),
+        exit: Some(Exit::Signal(9)),
+        exit_at: Some(Time::new(4, 5)),
+        details: Details::Inherited,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sample() -> Actor {
-        Actor {
-            id: ActorId(7),
-            pid: 4242,
-            start: 99,
-            ppid: 41,
-            parent: Some(ActorId(3)),
-            uid: 1000,
-            comm: b"sh".to_vec(),
-            exe: b"/bin/\xff".to_vec(),
-            argv: vec![b"sh".to_vec(), b"".to_vec()],
-            argv_truncated: false,
-            cwd: b"/".to_vec(),
-            images: vec![Image { until: Time::new(5, 6), exe: b"/e".to_vec(), argv: vec![b"a".to_vec()] }],
-            first: Time::new(-1, 999_999_999),
-            last: Time::new(2, 3),
-            exit: Some(Exit::Signal(9)),
-            exit_at: Some(Time::new(4, 5)),
-            details: Details::Inherited,
-        }
-    }
-
     #[test]
     fn golden_bytes() {
+        #[rustfmt::skip]
+        let golden: &[u8] = &[
+            2,
+            7, 0, 0, 0, 0, 0, 0, 0,
+            0x92, 0x10, 0, 0,
+            99, 0, 0, 0, 0, 0, 0, 0,
+            41, 0, 0, 0,
+            1, 3, 0, 0, 0, 0, 0, 0, 0,
+            0xe8, 3, 0, 0,
+            40, 0, 0, 0, 0, 0x88, 0, 0,
+            2, 0, 0, 0, b's', b'h',
+            6, 0, 0, 0, b'/', b'b', b'i', b'n', b'/', 0xff,
+            2, 0, 0, 0, 2, 0, 0, 0, b's', b'h', 0, 0, 0, 0,
+            0,
+            1, 0, 0, 0, b'/',
+            1, 0, 0, 0, 1, 0, 0, 0, b'M', 1, 0, 0, 0, b'1',
+            1, 0, 0, 0,
+            5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0, b'/', b'e', 1, 0, 0, 0, 1, 0, 0, 0, b'a',
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b,
+            2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
+            2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
+            1,
+        ];
+        assert_eq!(encode(&sample()), golden);
+        assert_eq!(decode(golden), Ok(sample()));
+    }
+
+    /// What stores have that were written before sessions and agents were told apart.
+    #[test]
+    fn layout_1_is_read() {
         #[rustfmt::skip]
         let golden: &[u8] = &[
             1,
@@ -272,8 +323,7 @@ mod tests {
             2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
             1,
         ];
-        assert_eq!(encode(&sample()), golden);
-        assert_eq!(decode(golden), Ok(sample()));
+        assert_eq!(decode(golden), Ok(Actor { sid: 0, tty: 0, marks: Vec::new(), ..sample() }));
     }
 
     #[test]

@@ -8,9 +8,11 @@
 //! cache, an entry's pidfd) is a leaf. `/proc` is read and [`Sink`] is called under none of them, but for `saving` around
 //! [`Sink::save`].
 
+pub mod agents;
 pub mod codec;
 mod lineage;
 mod procfs;
+pub mod redact;
 mod resolve;
 mod table;
 #[cfg(test)]
@@ -79,6 +81,16 @@ pub struct Image {
 /// Earlier images that an actor keeps; the oldest goes first.
 pub const MAX_IMAGES: usize = 16;
 
+/// Bytes of a variable's value that are kept.
+pub const MARK_BYTES: usize = 128;
+
+impl Actor {
+    /// The value of a variable in its environment, if that is one of those that are kept.
+    pub fn variable(&self, name: &str) -> Option<&[u8]> {
+        self.marks.iter().find(|(has, _)| has == name.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+}
+
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
@@ -92,12 +104,18 @@ pub struct Actor {
     pub parent: Option<ActorId>,
     /// The effective user id.
     pub uid: u32,
+    /// Its session, as of setsid(2): the pid of the process that began it; 0 when it could not be read.
+    pub sid: u32,
+    /// The number of its terminal; 0 when it has none.
+    pub tty: u32,
     pub comm: Vec<u8>,
     pub exe: Vec<u8>,
-    /// At most 64 KiB in 256 arguments.
+    /// At most 64 KiB in 256 arguments, without secrets (`redact.rs`).
     pub argv: Vec<Vec<u8>>,
     pub argv_truncated: bool,
     pub cwd: Vec<u8>,
+    /// Variables in its environment by which agents are told (`agents.rs`), with their values, at most [`MARK_BYTES`] of each.
+    pub marks: Vec<(Vec<u8>, Vec<u8>)>,
     /// Earlier images, oldest first, at most [`MAX_IMAGES`].
     pub images: Vec<Image>,
     pub first: Time,

@@ -13,6 +13,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat_raw, statat};
 pub const CMDLINE_BYTES: usize = 64 * 1024;
 /// Arguments of a command line that are kept.
 pub const CMDLINE_ARGS: usize = 256;
+/// Bytes of an environment that are looked through.
+const ENVIRON_BYTES: usize = 128 * 1024;
 
 /// `PF_FORKNOEXEC` of the kernel's `linux/sched.h`: forked, and has not called execve since.
 const FORKED_NO_EXEC: u32 = 0x40;
@@ -23,6 +25,9 @@ pub struct Stat {
     pub comm: Vec<u8>,
     pub state: u8,
     pub ppid: u32,
+    /// Its session, and the number of its terminal.
+    pub sid: u32,
+    pub tty: u32,
     /// The process runs a copy of its parent's image.
     pub forked_no_exec: bool,
     /// Clock ticks since boot.
@@ -108,6 +113,28 @@ impl Proc {
         Some(parse_cmdline(read.get(..CMDLINE_BYTES).unwrap_or(read), cut))
     }
 
+    /// Of the environment that execve got, the variables that `wanted` says, in their order there.
+    pub fn variables(&self, pid: u32, wanted: &dyn Fn(&[u8]) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut small = [0u8; 8192];
+        let mut large = Vec::new();
+        let read = match self.read(pid, "environ", &mut small) {
+            Some(read) if read.len() < 8192 => read,
+            Some(_) => {
+                large.resize(ENVIRON_BYTES, 0);
+                match self.read(pid, "environ", &mut large) {
+                    Some(read) => read,
+                    None => return Vec::new(),
+                }
+            }
+            None => return Vec::new(),
+        };
+        let split = |entry: &[u8]| {
+            let at = entry.iter().position(|&b| b == b'=')?;
+            Some((entry.get(..at)?.to_vec(), entry.get(at + 1..)?.to_vec()))
+        };
+        read.split(|&b| b == 0).filter_map(split).filter(|(name, _)| wanted(name)).collect()
+    }
+
     /// The target of the link `exe` or `cwd`.
     pub fn link(&self, pid: u32, name: &str) -> Option<Vec<u8>> {
         let mut path = [0u8; 40];
@@ -164,14 +191,26 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let close = bytes.iter().rposition(|&b| b == b')')?;
     let comm = bytes.get(open + 1..close)?.to_vec();
     let rest = bytes.get(close + 1..)?;
-    let mut stat =
-        Stat { comm, state: 0, ppid: 0, forked_no_exec: false, start: 0, image: ImageMark::default(), exit_status: 0 };
+    let mut stat = Stat {
+        comm,
+        state: 0,
+        ppid: 0,
+        sid: 0,
+        tty: 0,
+        forked_no_exec: false,
+        start: 0,
+        image: ImageMark::default(),
+        exit_status: 0,
+    };
     let mut last = 0;
     // Numbered as in the manual page: the state is field 3.
     for (field, value) in (3..).zip(rest.split(|b| b.is_ascii_whitespace()).filter(|value| !value.is_empty())) {
         match field {
             3 => stat.state = *value.first()?,
             4 => stat.ppid = number(value)?,
+            // Negative where the session is of another pid namespace; the terminal is a signed number as well.
+            6 => stat.sid = number::<i32>(value)?.max(0).unsigned_abs(),
+            7 => stat.tty = number::<i32>(value)?.max(0).unsigned_abs(),
             9 => stat.forked_no_exec = number::<u32>(value)? & FORKED_NO_EXEC != 0,
             22 => stat.start = number(value)?,
             26 => stat.image.0 = number(value)?,
@@ -230,6 +269,7 @@ mod tests {
             let stat = parse_stat(&line).unwrap();
             assert_eq!(stat.comm, comm);
             assert_eq!((stat.state, stat.ppid, stat.start, stat.exit_status), (b'S', 42, 98765, 768));
+            assert_eq!((stat.sid, stat.tty), (7, 0));
             assert_eq!(stat.image, ImageMark(93000, 140000));
             assert!(stat.forked_no_exec);
         }
@@ -279,6 +319,8 @@ mod tests {
             std::env::current_dir().unwrap().into_os_string().into_encoded_bytes()
         );
         assert_eq!(proc.cmdline(own).unwrap().args.len(), std::env::args_os().count());
+        let path = std::env::var_os("PATH").unwrap().into_encoded_bytes();
+        assert_eq!(proc.variables(own, &|name| name == b"PATH"), [(b"PATH".to_vec(), path)]);
         assert!(proc.is_thread(own, own));
         assert!(!proc.is_thread(own, 0));
         assert_eq!(proc.stat(u32::MAX), None);

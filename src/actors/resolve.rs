@@ -15,7 +15,7 @@ use rustix::event::epoll;
 use super::procfs::{ImageMark, Proc, Stat};
 use super::table::{Entry, Hit, Inserted, State, Table, Tids};
 use super::watch::{WAKE, Watcher};
-use super::{Actor, Depth, Details, Exit, Options, Sink};
+use super::{Actor, Depth, Details, Exit, MARK_BYTES, Options, Sink, agents, redact};
 use crate::clock;
 use crate::sys::pidfd;
 use crate::types::{ActorId, Time};
@@ -84,12 +84,17 @@ impl Observed {
     }
 }
 
-/// Command line, executable and working directory.
+/// Variables of an environment that are kept: it may have one several times.
+const MAX_MARKS: usize = 16;
+
+/// Command line, executable, working directory and marks of agents.
+#[derive(Default)]
 pub struct Look {
     pub argv: Vec<Vec<u8>>,
     pub argv_truncated: bool,
     pub exe: Vec<u8>,
     pub cwd: Vec<u8>,
+    pub marks: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Shared {
@@ -278,10 +283,14 @@ impl Shared {
     /// `None` when there is nothing to see: the process is gone, ending, in the middle of an execve, or a kernel thread.
     /// (execve gives every process at least one argument, if need be an empty one.)
     pub(super) fn look(&self, pid: u32) -> Option<Look> {
-        let cmdline = self.proc.cmdline(pid).filter(|cmdline| !cmdline.args.is_empty())?;
+        let mut cmdline = self.proc.cmdline(pid).filter(|cmdline| !cmdline.args.is_empty())?;
+        redact::argv(&mut cmdline.args);
         let exe = self.proc.link(pid, "exe").unwrap_or_default();
         let cwd = self.proc.link(pid, "cwd").unwrap_or_default();
-        Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd })
+        let mut marks = self.proc.variables(pid, &|name| agents::variables().any(|wanted| wanted.as_bytes() == name));
+        marks.truncate(MAX_MARKS);
+        marks.iter_mut().for_each(|(_, value)| value.truncate(MARK_BYTES));
+        Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd, marks })
     }
 
     /// Puts a process into the table, tells the sink, and watches for its exit.
@@ -316,7 +325,8 @@ impl Shared {
                 None => (Details::Missing, None),
             },
         };
-        let look = look.unwrap_or(Look { argv: Vec::new(), argv_truncated: false, exe: Vec::new(), cwd: Vec::new() });
+        let look = look.unwrap_or_default();
+        let (sid, tty) = stat.as_ref().map_or((0, 0), |stat| (stat.sid, stat.tty));
         let (start, ppid) = stat.as_ref().map_or((0, 0), |stat| (stat.start, stat.ppid));
         let mark = stat.as_ref().map_or(ImageMark::default(), |stat| stat.image);
         let actor = Actor {
@@ -326,11 +336,14 @@ impl Shared {
             ppid: if stat.is_some() { ppid } else { model.map_or(0, |model| model.pid) },
             parent,
             uid,
+            sid,
+            tty,
             comm: stat.map(|stat| stat.comm).unwrap_or_default(),
             exe: look.exe,
             argv: look.argv,
             argv_truncated: look.argv_truncated,
             cwd: look.cwd,
+            marks: look.marks,
             images: Vec::new(),
             first: now,
             last: now,
@@ -473,5 +486,6 @@ fn inherited(parent: &Entry) -> Option<Look> {
         argv_truncated: actor.argv_truncated,
         exe: actor.exe.clone(),
         cwd: actor.cwd.clone(),
+        marks: actor.marks.clone(),
     })
 }

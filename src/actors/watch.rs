@@ -307,6 +307,10 @@ impl Shared {
         let mark = stat.as_ref().map_or_else(Default::default, |stat| stat.image);
         let changed = {
             let mut state = entry.state.lock();
+            if let Some(stat) = &stat {
+                // setsid(2) is called between fork and execve.
+                (state.actor.sid, state.actor.tty) = (stat.sid, stat.tty);
+            }
             let comparable = state.mark.is_known() && mark.is_known();
             let known = look.as_ref().filter(|_| state.actor.details == Details::Full);
             let other_exe = known.is_some_and(|look| alive_name(&state.actor.exe) != alive_name(&look.exe));
@@ -332,6 +336,7 @@ impl Shared {
                 state.actor.argv = look.argv;
                 state.actor.argv_truncated = look.argv_truncated;
                 state.actor.cwd = look.cwd;
+                state.actor.marks = look.marks;
                 state.actor.details = Details::Full;
                 state.read_ns = read_ns;
             }

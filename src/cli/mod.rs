@@ -14,6 +14,7 @@ pub mod export;
 pub mod fsck;
 pub mod gc;
 pub mod interrupt;
+pub mod log;
 pub mod merge;
 pub mod mount;
 pub mod moved;
@@ -24,6 +25,7 @@ pub mod ps;
 pub mod reads;
 pub mod repo;
 pub mod rewind;
+pub mod sessions;
 pub mod show;
 pub mod snapshot;
 pub mod snapshots;
@@ -67,6 +69,8 @@ enum Command {
     Apply(apply::Args),
     Export(export::Args),
     Timeline(timeline::Args),
+    Sessions(sessions::Args),
+    Log(log::Args),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -109,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Timeline(args) => timeline::run(args, store),
         Command::Apply(args) => apply::run(args, store),
         Command::Export(args) => export::run(args, store),
+        Command::Sessions(args) => sessions::run(args, store),
+        Command::Log(args) => log::run(args, store),
         Command::Ps(args) => ps::run(args, store),
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),

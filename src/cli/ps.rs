@@ -62,13 +62,17 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// How it ended, and after how long. Without a daemon nobody knows what became of those whose end was not seen.
 fn end(row: &PsRow, live: bool) -> (String, Style) {
-    let Some(at) = &row.exit_at else {
+    ended(&row.first, row.exit_at.as_deref(), row.exit, row.signal, live)
+}
+
+/// How a process ended, and after how long. Without a daemon nobody knows what became of those whose end was not seen.
+pub fn ended(first: &str, at: Option<&str>, exit: Option<i32>, signal: Option<i32>, live: bool) -> (String, Style) {
+    let Some(at) = at else {
         return if live { ("running".to_owned(), Style::Green) } else { ("not seen".to_owned(), Style::Dim) };
     };
-    let took = between(&row.first, at).map(duration).unwrap_or_default();
-    match (row.exit, row.signal) {
+    let took = between(first, at).map(duration).unwrap_or_default();
+    match (exit, signal) {
         (Some(0), _) => (format!("ok after {took}"), Style::Plain),
         (Some(code), _) => (format!("exit {code} after {took}"), Style::Red),
         (None, Some(signal)) => (format!("signal {signal} after {took}"), Style::Red),
@@ -81,6 +85,15 @@ fn command(row: &PsRow) -> String {
     if row.argv.is_empty() {
         return if row.exe.is_empty() { format!("[{}]", row.comm) } else { row.exe.clone() };
     }
+    let mut line = quoted(&row.argv);
+    if row.argv_truncated {
+        line.push_str(" …");
+    }
+    line
+}
+
+/// A command line in one line.
+pub fn quoted(argv: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%^".contains(c);
     let quoted = |word: &String| {
         if !word.is_empty() && word.chars().all(plain) {
@@ -89,9 +102,5 @@ fn command(row: &PsRow) -> String {
             format!("'{}'", word.replace('\'', r"'\''"))
         }
     };
-    let mut line = row.argv.iter().map(quoted).collect::<Vec<_>>().join(" ");
-    if row.argv_truncated {
-        line.push_str(" …");
-    }
-    line
+    argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }

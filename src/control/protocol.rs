@@ -11,7 +11,9 @@ use super::time;
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
-use crate::query::{self, EventFilter, EventRow, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter};
+use crate::query::{
+    self, CommandRow, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow,
+};
 use crate::store::{Store, StoreError, history};
 use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
 use crate::timeline::{limits, spec};
@@ -27,6 +29,8 @@ pub enum Request {
     Status,
     Diff(DiffFilter),
     Ps(PsFilter),
+    Sessions,
+    Log(LogFilter),
     Events {
         filter: EventFilter,
         follow: bool,
@@ -121,6 +125,8 @@ impl Request {
             }
             Request::Status
             | Request::Ps(_)
+            | Request::Sessions
+            | Request::Log(_)
             | Request::Events { .. }
             | Request::Reads(_)
             | Request::Unmount { .. }
@@ -402,6 +408,8 @@ pub enum Row {
     Status(StatusRow),
     Diff(DiffRow),
     Ps(PsRow),
+    Session(SessionRow),
+    Command(CommandRow),
     Event(EventRow),
     Read(ReadRow),
     Snapshot(SnapshotRow),
@@ -434,7 +442,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
+    Session(SessionRow) Command(CommandRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -464,6 +472,14 @@ pub fn dispatch(
         }
         Request::Ps(filter) => {
             query::ps(store, filter, &mut |row| sink(Row::Ps(row)))?;
+            Ok(Done::default())
+        }
+        Request::Sessions => {
+            query::sessions(store, &mut |row| sink(Row::Session(row)))?;
+            Ok(Done::default())
+        }
+        Request::Log(filter) => {
+            query::log(store, filter, &mut |row| sink(Row::Command(row)))?;
             Ok(Done::default())
         }
         Request::Events { filter, follow: _ } => {

@@ -72,6 +72,13 @@ pub fn start(dir: &Path, host: Arc<dyn Host>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Takes the socket away: nobody is let in any more. For the end of a daemon that still has the store's lock.
+pub fn end(dir: &Path) {
+    if let Err(error) = std::fs::remove_file(dir.join(SOCKET)) {
+        tracing::warn!(%error, "the socket is left behind");
+    }
+}
+
 /// Waits; whether the client went away meanwhile.
 fn hung_up(stream: &UnixStream, wait: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -215,6 +222,8 @@ impl Served {
             }
             Request::Diff(_)
             | Request::Ps(_)
+            | Request::Sessions
+            | Request::Log(_)
             | Request::Events { .. }
             | Request::Reads(_)
             | Request::Snapshots(_)

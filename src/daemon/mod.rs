@@ -85,6 +85,7 @@ pub fn owner(repo: &Path, base: &dyn Base) -> Result<Owner, DaemonError> {
 /// A daemon whose mount is up.
 pub struct Running {
     hold: Arc<Hold>,
+    store: Arc<Store>,
 }
 
 /// Brings the mount up, and with it the daemon that others can be added to.
@@ -102,7 +103,7 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     let connector = std::env::var_os("REGENTFS_NO_CONNECTOR").is_none();
     let config = Config { mode: mounting.mode, live_base: mounting.is_elsewhere(), connector };
     let shown = hold::shown(&store, &mounting.shows)?;
-    let engine = Engine::start_at(store, base, shown, &mounting.mountpoint, &config)?;
+    let engine = Engine::start_at(store.clone(), base, shown, &mounting.mountpoint, &config)?;
     let ours = Caller { tid: std::process::id(), uid: geteuid().as_raw(), gid: getegid().as_raw() };
     if let Err(failure) = time::resume(engine.machine(), &engine.ctx_for(ours)) {
         engine.stop();
@@ -120,25 +121,27 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
         if let Err(error) = collector::start(&hold, policy) {
             tracing::warn!(%error, "nothing is collected by itself");
         }
-        watch_signals(hold.clone()).map_err(DaemonError::Signals)
+        watch_signals(hold.clone(), mounting.store.clone()).map_err(DaemonError::Signals)
     };
     if let Err(error) = after() {
         hold.take_all_away();
         hold.stop();
         return Err(error);
     }
-    Ok(Running { hold })
+    Ok(Running { hold, store })
 }
 
 impl Running {
     /// Serves until the last mount is gone, whoever unmounts it, and what is left is written down.
     pub fn serve(self) {
         self.hold.wait();
+        // Before the lock is given back: who has that finds nobody at the socket.
+        server::end(&self.store.dir);
     }
 }
 
 /// SIGTERM and SIGINT unmount. Mounts in use are detached and served for a little longer.
-fn watch_signals(hold: Arc<Hold>) -> std::io::Result<()> {
+fn watch_signals(hold: Arc<Hold>, store: PathBuf) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -147,6 +150,7 @@ fn watch_signals(hold: Arc<Hold>) -> std::io::Result<()> {
         hold.take_all_away();
         std::thread::sleep(LAST_REQUESTS);
         hold.stop();
+        server::end(&store);
         std::process::exit(0);
     })?;
     Ok(())

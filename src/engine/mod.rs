@@ -13,7 +13,8 @@ pub mod open;
 mod seen;
 mod settle;
 mod sink;
-pub mod time;
+pub mod tended;
+mod time;
 mod undertaker;
 
 use std::sync::Arc;

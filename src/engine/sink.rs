@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::Engine;
 use super::common::Common;
+use super::tended::Tended;
 use crate::actors::{Actor, Sink, codec};
 use crate::store::{Batch, Counter, Store, Sync, Table, keys};
 use crate::types::{ActorId, Epoch, Ino, Known, Note, Op, Path, Range};
@@ -12,11 +13,12 @@ use crate::types::{ActorId, Epoch, Ino, Known, Note, Op, Path, Range};
 pub(crate) struct EngineSink {
     common: Weak<Common>,
     store: Arc<Store>,
+    tended: Tended,
 }
 
 impl EngineSink {
     pub fn new(common: &Arc<Common>) -> EngineSink {
-        EngineSink { common: Arc::downgrade(common), store: common.store().clone() }
+        EngineSink { common: Arc::downgrade(common), store: common.store().clone(), tended: Tended::default() }
     }
 }
 
@@ -32,6 +34,7 @@ impl Sink for EngineSink {
     }
 
     fn save(&self, actor: &Actor) {
+        self.tended.see(actor);
         let mut batch = Batch::new();
         batch.put(Table::Meta, &keys::actor(actor.id), &codec::encode(actor));
         if let Err(error) = self.store.kv.commit(&batch, Sync::No) {
@@ -47,7 +50,7 @@ impl Sink for EngineSink {
         if engines.iter().any(|e| !e.handles.remembers(at_monotonic_ns)) {
             self.gap("the kernel told late of a fork: what the child inherited may be missing");
         }
-        if held.iter().all(|(_, handles)| handles.is_empty()) {
+        if held.iter().all(|(_, handles)| handles.is_empty()) && !self.tended.has(parent) {
             return;
         }
         let Some(actors) = common.who() else { return };
@@ -59,7 +62,9 @@ impl Sink for EngineSink {
         }
     }
 
-    fn exited(&self, _actor: ActorId) {}
+    fn exited(&self, actor: ActorId) {
+        self.tended.ended(actor);
+    }
 
     fn gap(&self, reason: &str) {
         let Some(common) = self.common.upgrade() else { return };

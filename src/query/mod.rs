@@ -6,10 +6,12 @@ pub mod actors;
 pub mod events;
 pub mod glob;
 mod lines;
+pub mod log;
 pub mod ps;
 pub mod reads;
 pub mod rows;
 pub mod time;
+pub mod who;
 
 use std::ops::ControlFlow;
 
@@ -19,9 +21,10 @@ use crate::types::{Ino, Op, Path};
 
 pub use events::{EventFilter, events, last_seq};
 pub use glob::PathGlob;
+pub use log::{LogFilter, log, sessions};
 pub use ps::{PsFilter, ps};
 pub use reads::{ReadsFilter, reads};
-pub use rows::{EventRow, ImageRow, PsRow, ReadRow};
+pub use rows::{CommandRow, EventRow, ImageRow, PsRow, ReadRow, SessionRow};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

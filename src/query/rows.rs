@@ -112,6 +112,58 @@ pub struct ImageRow {
     pub argv_hex: Option<Vec<String>>,
 }
 
+/// An agent with all that it started, or what was started from one shell or by one script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    pub session: String,
+    /// `agent`, `human` or `script`.
+    pub by: String,
+    pub agent: Option<String>,
+    /// What the agent calls it.
+    pub name: Option<String>,
+    /// The process at its top.
+    pub actor: u64,
+    pub pid: u32,
+    pub argv: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_hex: Option<Vec<String>>,
+    pub cwd: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd_hex: Option<String>,
+    pub commands: u64,
+    pub failed: u64,
+    pub files_read: u64,
+    pub files_written: u64,
+    pub started: String,
+    /// Null while one of its processes lives, or the end was not seen.
+    pub ended: Option<String>,
+}
+
+/// A command that was run in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRow {
+    pub step: String,
+    pub session: String,
+    /// As in [`SessionRow`].
+    pub by: String,
+    pub agent: Option<String>,
+    /// `command`.
+    pub kind: String,
+    pub argv: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_hex: Option<Vec<String>>,
+    pub cwd: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd_hex: Option<String>,
+    pub exit: Option<i32>,
+    pub signal: Option<i32>,
+    pub started: String,
+    pub ended: Option<String>,
+    /// Files.
+    pub reads: u64,
+    pub writes: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

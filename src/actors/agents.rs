@@ -1,0 +1,244 @@
+//! Which program is a coding agent: a table of what each is called, where it is installed, and what it sets in the environment of what it starts.
+//!
+//! Pure. A process is told by its own image, or by variables that only a child of the agent has: then its nearest ancestor without them
+//! is the agent, whatever that is called. A name alone counts only where nothing else is called so.
+
+use super::Actor;
+
+/// A coding agent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// As in `--json`; never changes its meaning.
+    pub id: &'static str,
+    pub title: &'static str,
+    /// File names of its executable or script.
+    names: &'static [&'static str],
+    /// Directories in the path of its executable or script: npm and Python packages.
+    packages: &'static [&'static str],
+    /// Variables in the environment of what it starts, with the value if only one counts.
+    marks: &'static [(&'static str, Option<&'static str>)],
+    /// Of those, the one whose value is the name of its session.
+    session: Option<&'static str>,
+}
+
+/// Those that are known.
+pub const AGENTS: &[Agent] = &[
+    Agent {
+        id: "claude-code",
+        title: "Claude Code",
+        names: &["claude"],
+        packages: &["@anthropic-ai/claude-code"],
+        marks: &[("CLAUDECODE", Some("1"))],
+        session: Some("CLAUDE_CODE_SESSION_ID"),
+    },
+    Agent {
+        id: "codex",
+        title: "Codex CLI",
+        names: &["codex"],
+        packages: &["@openai/codex"],
+        marks: &[("CODEX_THREAD_ID", None), ("CODEX_SANDBOX", None)],
+        session: Some("CODEX_THREAD_ID"),
+    },
+    Agent {
+        id: "gemini-cli",
+        title: "Gemini CLI",
+        names: &["gemini"],
+        packages: &["@google/gemini-cli"],
+        marks: &[("GEMINI_CLI", Some("1"))],
+        session: None,
+    },
+    Agent {
+        id: "opencode",
+        title: "OpenCode",
+        names: &["opencode"],
+        packages: &["opencode-ai"],
+        marks: &[("OPENCODE", Some("1"))],
+        session: None,
+    },
+    Agent {
+        id: "cursor-cli",
+        title: "Cursor CLI",
+        names: &["cursor-agent"],
+        packages: &["cursor-agent"],
+        marks: &[("CURSOR_AGENT", Some("1"))],
+        session: None,
+    },
+    Agent {
+        id: "copilot-cli",
+        title: "Copilot CLI",
+        names: &["copilot"],
+        packages: &["@github/copilot"],
+        marks: &[("COPILOT_CLI", Some("1"))],
+        session: None,
+    },
+    Agent {
+        id: "aider",
+        title: "aider",
+        names: &["aider"],
+        packages: &["aider-chat", "aider"],
+        marks: &[],
+        session: None,
+    },
+    Agent { id: "goose", title: "Goose", names: &["goose"], packages: &[], marks: &[], session: None },
+    Agent {
+        id: "amp",
+        title: "Amp",
+        names: &["amp"],
+        packages: &["@sourcegraph/amp"],
+        marks: &[("AGENT", Some("amp"))],
+        session: Some("AMP_CURRENT_THREAD_ID"),
+    },
+    // Too short a name to be told by.
+    Agent {
+        id: "pi",
+        title: "Pi",
+        names: &[],
+        packages: &["@mariozechner/pi-coding-agent"],
+        marks: &[("PI_CODING_AGENT", None)],
+        session: None,
+    },
+];
+
+/// Programs that run a script, which is the first argument that is no option.
+const INTERPRETERS: &[&str] = &["node", "nodejs", "bun", "deno", "python", "python3", "uv", "npx"];
+
+/// How an agent was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The process itself is the agent.
+    Image,
+    /// The process was started by it.
+    Environment,
+}
+
+/// The variables that are looked for in a process' environment.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    AGENTS.iter().flat_map(|agent| agent.marks.iter().map(|(name, _)| *name).chain(agent.session))
+}
+
+fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|&b| b == b'/').next().unwrap_or(path)
+}
+
+/// A file name without the version or ending that it may have: `python3.12`, `claude.exe`, `codex.js`.
+fn stem(path: &[u8]) -> &[u8] {
+    let name = file_name(path);
+    name.split(|&b| b == b'.').next().unwrap_or(name)
+}
+
+/// Whether a path goes through a directory (of one or two components).
+fn is_through(path: &[u8], package: &str) -> bool {
+    let wanted = [b"/", package.as_bytes(), b"/"].concat();
+    path.windows(wanted.len()).any(|part| part == wanted)
+}
+
+impl Agent {
+    /// Whether a program is this agent: its executable, or the script that an interpreter runs.
+    fn is(&self, program: &[u8]) -> bool {
+        let named = self.names.iter().any(|name| stem(program) == name.as_bytes());
+        named || self.packages.iter().any(|package| is_through(program, package))
+    }
+
+    fn has_marked(&self, actor: &Actor) -> bool {
+        self.marks.iter().any(|(name, value)| {
+            actor.variable(name).is_some_and(|has| value.is_none_or(|value| has == value.as_bytes()))
+        })
+    }
+
+    /// What it calls its session, in the environment of something that it started.
+    pub fn session_of<'a>(&self, actor: &'a Actor) -> Option<&'a [u8]> {
+        actor.variable(self.session?)
+    }
+}
+
+/// The agent with an id.
+pub fn by_id(id: &str) -> Option<&'static Agent> {
+    AGENTS.iter().find(|agent| agent.id == id)
+}
+
+/// The agent that a process is, or that started it.
+pub fn recognise(actor: &Actor) -> Option<(&'static Agent, By)> {
+    AGENTS.iter().find_map(|agent| {
+        if programs(actor).any(|program| agent.is(program)) {
+            Some((agent, By::Image))
+        } else {
+            agent.has_marked(actor).then_some((agent, By::Environment))
+        }
+    })
+}
+
+/// What a process runs: its executable, the name that it goes by, and an interpreter's script.
+fn programs(actor: &Actor) -> impl Iterator<Item = &[u8]> {
+    let interpreter = [&actor.exe[..], actor.argv.first().map_or(&[][..], Vec::as_slice)]
+        .into_iter()
+        .any(|program| INTERPRETERS.iter().any(|name| stem(program) == name.as_bytes()));
+    let script = actor.argv.iter().skip(1).find(|arg| arg.first() != Some(&b'-')).filter(|_| interpreter);
+    let title = actor.argv.first().map(Vec::as_slice);
+    [Some(&actor.exe[..]), title, script.map(Vec::as_slice)].into_iter().flatten().filter(|program| !program.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::sample;
+    use super::*;
+
+    fn actor(exe: &str, argv: &[&str], marks: &[(&str, &str)]) -> Actor {
+        let bytes = |text: &&str| text.as_bytes().to_vec();
+        Actor {
+            exe: bytes(&exe),
+            argv: argv.iter().map(bytes).collect(),
+            marks: marks.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
+            ..sample()
+        }
+    }
+
+    fn told(exe: &str, argv: &[&str], marks: &[(&str, &str)]) -> Option<(&'static str, By)> {
+        recognise(&actor(exe, argv, marks)).map(|(agent, by)| (agent.id, by))
+    }
+
+    #[test]
+    fn agents_are_told_by_what_they_run() {
+        let image = |id| Some((id, By::Image));
+        assert_eq!(told("/usr/bin/node", &["node", "/usr/local/bin/claude", "-p", "hi"], &[]), image("claude-code"));
+        // It gives itself that title.
+        assert_eq!(told("/usr/bin/node", &["claude"], &[]), image("claude-code"));
+        let script = "/home/ada/.npm/node_modules/@anthropic-ai/claude-code/cli.js";
+        assert_eq!(told("/usr/bin/node", &["node", "--no-warnings", script], &[]), image("claude-code"));
+        assert_eq!(told("/opt/codex/bin/codex", &["codex", "exec"], &[]), image("codex"));
+        assert_eq!(told("/usr/bin/python3.12", &["python3", "/home/ada/.local/bin/aider"], &[]), image("aider"));
+        let pi = "/usr/lib/node_modules/@mariozechner/pi-coding-agent/dist/cli.js";
+        assert_eq!(told("/usr/bin/node", &["node", pi], &[]), image("pi"));
+    }
+
+    #[test]
+    fn agents_are_told_by_what_they_set() {
+        let by = |id| Some((id, By::Environment));
+        assert_eq!(told("/bin/bash", &["bash", "-c", "ls"], &[("CLAUDECODE", "1")]), by("claude-code"));
+        assert_eq!(told("/bin/bash", &["bash"], &[("CLAUDECODE", "0")]), None);
+        assert_eq!(told("/bin/bash", &["bash"], &[("CODEX_THREAD_ID", "x")]), by("codex"));
+        let shell = actor("/bin/bash", &["bash"], &[("CLAUDECODE", "1"), ("CLAUDE_CODE_SESSION_ID", "abc")]);
+        assert_eq!(by_id("claude-code").unwrap().session_of(&shell), Some(&b"abc"[..]));
+    }
+
+    #[test]
+    fn others_are_none() {
+        for (exe, argv) in [
+            ("/bin/bash", &["-bash"][..]),
+            ("/usr/bin/vim", &["vim", "claude"]),
+            ("/usr/bin/cat", &["cat", "/usr/lib/node_modules/@anthropic-ai/claude-code/cli.js"]),
+            ("/usr/bin/python3", &["python3", "-m", "pi"]),
+            ("/home/claude/bin/ls", &["ls"]),
+            ("", &[]),
+        ] {
+            assert_eq!(told(exe, argv, &[]), None, "{exe} {argv:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_different() {
+        let mut ids: Vec<&str> = AGENTS.iter().map(|agent| agent.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), AGENTS.len());
+    }
+}
