@@ -131,11 +131,16 @@ fn commands_that_touch_nothing_are_seen_where_the_kernel_tells_of_forks() {
     let repo = MountedRepo::new(populate);
     let agent = program(&repo, "codex");
     run(&agent, repo.path(), "cat README > /dev/null; cd /; /bin/sleep 0.05; sh -c 'sleep 0.05; exit 4'; true", &[]);
-    let all = repo.json(&["log", "--all"]);
-    let of = |first: &str| all.iter().find(|c| argv(c)[0] == first).unwrap_or_else(|| panic!("no {first} in {all:?}"));
+    let log = repo.json(&["log"]);
+    let of = |first: &str| log.iter().find(|c| argv(c)[0] == first).unwrap_or_else(|| panic!("no {first} in {log:?}"));
     assert_eq!((argv(of("/bin/sleep")), of("/bin/sleep")["exit"].as_i64()), (vec!["/bin/sleep", "0.05"], Some(0)));
     assert_eq!(of("sh")["exit"].as_i64(), Some(4));
-    assert!(repo.json(&["log"]).iter().all(|c| argv(c)[0] != "/bin/sleep"));
+    // A file that is not there is no event.
+    let script = "cat missing 2> /dev/null; sleep 0.05; exit 1";
+    run(&agent, repo.path(), &format!("cat README > /dev/null; sh -c '{script}'; true"), &[]);
+    let log = repo.json(&["log"]);
+    let missing = log.iter().find(|c| argv(c) == ["sh", "-c", script]).unwrap_or_else(|| panic!("{log:?}"));
+    assert_eq!((missing["exit"].as_i64(), missing["reads"].as_u64()), (Some(1), Some(0)));
 }
 
 #[test]

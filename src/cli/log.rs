@@ -20,7 +20,7 @@ pub struct Args {
     /// How many; 0 means all
     #[arg(long = "number", short = 'n', value_name = "N", default_value_t = 50)]
     newest: usize,
-    /// Also those that did not touch the mount
+    /// Also what others than agents ran and that did not touch the mount
     #[arg(long)]
     all: bool,
     /// One JSON object a line

@@ -21,7 +21,7 @@ pub struct LogFilter {
     pub session: Option<String>,
     /// The newest so many; 0 for all.
     pub newest: usize,
-    /// Also those that did not touch the mount.
+    /// Also what others than agents ran and that did not touch the mount.
     pub all: bool,
 }
 
@@ -169,7 +169,10 @@ pub fn log(store: &Store, filter: &LogFilter, sink: Sink<'_, CommandRow>) -> Res
         .filter_map(|actor| Some((actor, who.place(actor.id)?)))
         .filter(|(actor, place)| place.command == Some(actor.id) && wanted.is_none_or(|id| id == place.session))
         .map(|(actor, place)| (actor, place.session))
-        .filter(|(actor, _)| filter.all || sums.get(&actor.id).is_some_and(|sum| sum.touched.events > 0))
+        .filter(|(actor, session)| {
+            let of_agent = matches!(who.kind(*session), Some(Kind::Agent(_)));
+            filter.all || of_agent || sums.get(&actor.id).is_some_and(|sum| sum.touched.events > 0)
+        })
         .collect();
     found.sort_by_key(|(actor, _)| std::cmp::Reverse((actor.first, actor.id)));
     if filter.newest > 0 {
