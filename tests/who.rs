@@ -86,6 +86,7 @@ fn an_agent_a_script_and_what_each_ran() {
             (vec!["cat", "README"], Some(0), Some(1), Some(0)),
         ];
         assert_eq!(told, expected);
+        assert_eq!((&log[1]["command"], &log[2]["command"]), (&"echo made > new; exit 3".into(), &Value::Null));
         assert!(log.iter().all(|c| text(c, "session") == text(codex, "session") && text(c, "agent") == "codex"));
         assert_eq!(repo.json(&["log", "-n", "1"]).len(), 1);
         let output = repo.run(&["log", "s0"]);
@@ -130,13 +131,13 @@ fn commands_that_touch_nothing_are_seen_where_the_kernel_tells_of_forks() {
     }
     let repo = MountedRepo::new(populate);
     let agent = program(&repo, "codex");
-    run(&agent, repo.path(), "cat README > /dev/null; cd /; /bin/sleep 0.05; sh -c 'sleep 0.05; exit 4'; true", &[]);
+    run(&agent, repo.path(), "cat README > /dev/null; cd /; /bin/sleep 0.3; sh -c 'sleep 0.3; exit 4'; true", &[]);
     let log = repo.json(&["log"]);
     let of = |first: &str| log.iter().find(|c| argv(c)[0] == first).unwrap_or_else(|| panic!("no {first} in {log:?}"));
-    assert_eq!((argv(of("/bin/sleep")), of("/bin/sleep")["exit"].as_i64()), (vec!["/bin/sleep", "0.05"], Some(0)));
+    assert_eq!((argv(of("/bin/sleep")), of("/bin/sleep")["exit"].as_i64()), (vec!["/bin/sleep", "0.3"], Some(0)));
     assert_eq!(of("sh")["exit"].as_i64(), Some(4));
     // A file that is not there is no event.
-    let script = "cat missing 2> /dev/null; sleep 0.05; exit 1";
+    let script = "cat missing 2> /dev/null; sleep 0.3; exit 1";
     run(&agent, repo.path(), &format!("cat README > /dev/null; sh -c '{script}'; true"), &[]);
     let log = repo.json(&["log"]);
     let missing = log.iter().find(|c| argv(c) == ["sh", "-c", script]).unwrap_or_else(|| panic!("{log:?}"));

@@ -167,6 +167,67 @@ pub fn recognise(actor: &Actor) -> Option<(&'static Agent, By)> {
     })
 }
 
+/// What a shell was given to run, without what an agent wraps around it; `None` for what is no such shell.
+pub fn asked(argv: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let (shell, rest) = argv.split_first()?;
+    if ![&b"sh"[..], b"bash", b"zsh", b"dash"].contains(&stem(shell)) {
+        return None;
+    }
+    let is_option = |arg: &&Vec<u8>| arg.first() == Some(&b'-') && arg.get(1) != Some(&b'-');
+    let options: Vec<&Vec<u8>> = rest.iter().take_while(is_option).collect();
+    if !options.iter().any(|option| option.contains(&b'c')) {
+        return None;
+    }
+    let script = rest.get(options.len())?;
+    Some(inner(script).unwrap_or_else(|| script.clone()))
+}
+
+/// Of what Claude Code hands to a shell, the command: it reads the user's settings before and asks for the directory afterwards.
+fn inner(script: &[u8]) -> Option<Vec<u8>> {
+    const BEFORE: &[u8] = b" && eval ";
+    const AFTER: &[u8] = b" && pwd -P >| ";
+    if !script.windows(SNAPSHOTS.len()).any(|part| part == SNAPSHOTS) {
+        return None;
+    }
+    let from = script.windows(BEFORE.len()).position(|part| part == BEFORE)? + BEFORE.len();
+    let to = script.windows(AFTER.len()).rposition(|part| part == AFTER)?;
+    let quoted = script.get(from..to)?;
+    unquoted(quoted.strip_suffix(b" < /dev/null").unwrap_or(quoted))
+}
+
+/// Where Claude Code keeps a user's shell settings.
+const SNAPSHOTS: &[u8] = b"/shell-snapshots/snapshot-";
+
+/// One word of a shell, without its quotes; `None` when it is none, or more than one.
+fn unquoted(word: &[u8]) -> Option<Vec<u8>> {
+    let (mut out, mut rest) = (Vec::with_capacity(word.len()), word.iter().copied());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'\'' => loop {
+                match rest.next()? {
+                    b'\'' => break,
+                    inside => out.push(inside),
+                }
+            },
+            b'"' => loop {
+                match rest.next()? {
+                    b'"' => break,
+                    b'\\' => match rest.next()? {
+                        special @ (b'$' | b'`' | b'"' | b'\\') => out.push(special),
+                        other => out.extend_from_slice(&[b'\\', other]),
+                    },
+                    b'$' | b'`' => return None,
+                    inside => out.push(inside),
+                }
+            },
+            b'\\' => out.push(rest.next()?),
+            b' ' | b'\t' | b'\n' | b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')' | b'$' | b'`' => return None,
+            plain => out.push(plain),
+        }
+    }
+    Some(out)
+}
+
 /// What a process runs: its executable, the name that it goes by, and an interpreter's script.
 fn programs(actor: &Actor) -> impl Iterator<Item = &[u8]> {
     let interpreter = [&actor.exe[..], actor.argv.first().map_or(&[][..], Vec::as_slice)]
@@ -231,6 +292,38 @@ mod tests {
             ("", &[]),
         ] {
             assert_eq!(told(exe, argv, &[]), None, "{exe} {argv:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_shell_was_asked_for() {
+        let asked = |argv: &[&str]| {
+            let argv: Vec<Vec<u8>> = argv.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+            super::asked(&argv).map(|command| String::from_utf8(command).unwrap())
+        };
+        // As version 2.1.197 does it.
+        let claude = |quoted: &str| {
+            let before = "source /home/a/.claude/shell-snapshots/snapshot-bash-1-2.sh 2>/dev/null || true && shopt -u extglob 2>/dev/null || true";
+            asked(&[
+                "/bin/bash",
+                "-c",
+                &format!("{before} && eval {quoted} < /dev/null && pwd -P >| /tmp/claude-de15-cwd"),
+            ])
+        };
+        assert_eq!(claude("true").as_deref(), Some("true"));
+        assert_eq!(claude("'echo new > made.txt; ls'").as_deref(), Some("echo new > made.txt; ls"));
+        let nested = r#"'python3 -c '"'"'import a; print(a.f())'"'"' && wc -l a.py'"#;
+        assert_eq!(claude(nested).as_deref(), Some("python3 -c 'import a; print(a.f())' && wc -l a.py"));
+        assert_eq!(claude("'a && pwd -P >| b'").as_deref(), Some("a && pwd -P >| b"));
+        // What is quoted in a way that is not known stays as it is.
+        assert!(claude("$(x)").unwrap().starts_with("source "));
+        assert!(claude("'open").unwrap().starts_with("source "));
+        assert_eq!(asked(&["bash", "-lc", "make test"]).as_deref(), Some("make test"));
+        assert_eq!(asked(&["/bin/zsh", "-l", "-c", "ls"]).as_deref(), Some("ls"));
+        for none in
+            [&["bash", "script.sh"][..], &["bash"], &["make", "-c", "x"], &["sh", "-c"], &["bash", "--norc"], &[]]
+        {
+            assert_eq!(asked(none), None, "{none:?}");
         }
     }
 

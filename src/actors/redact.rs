@@ -10,8 +10,9 @@ use regex::bytes::{Regex, RegexBuilder};
 /// What stands in the place of a secret.
 pub const REDACTED: &[u8] = b"[redacted]";
 
-/// Names under which secrets go.
-const NAMES: &str = r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|api[-_]?key|apikey|access[-_]?key|private[-_]?key|auth(?:orization)?|credentials?|bearer)";
+/// Names under which secrets go, whatever stands before them, and more behind a `-`, a `_` or a digit. Of the short ones only whole words: a compass
+/// and an author are none.
+const NAMES: &str = r"(?:[a-z0-9_.-]*(?:pass(?:word|wd|phrase|code)|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|authorization|credentials?|bearer)|\b(?:[a-z0-9_.-]*[-_.])?(?:pass|pwd|auth))(?:[-_0-9][a-z0-9_-]*)?";
 
 fn regex(pattern: &str) -> Regex {
     let mut builder = RegexBuilder::new(pattern);
@@ -48,17 +49,15 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         forms: regex(&forms.join("|")),
         named: vec![
             // Authorization: Bearer X, and other headers up to the end of the line or the quote.
-            regex(&format!(
-                r#"[a-z0-9_-]*{NAMES}[a-z0-9_-]*\s*:\s*(?:bearer\s+|basic\s+|token\s+)?(?P<secret>[^\s"']+)"#
-            )),
+            regex(&format!(r#"{NAMES}\s*:\s*(?:bearer\s+|basic\s+|token\s+)?(?P<secret>[^\s"']+)"#)),
             // NAME=X, --name=X, "name":"X".
-            regex(&format!(r#"[a-z0-9_.-]*{NAMES}[a-z0-9_-]*["']?\s*[=]\s*["']?(?P<secret>[^\s"'&;|]+)"#)),
-            regex(&format!(r#"["'][a-z0-9_.-]*{NAMES}[a-z0-9_-]*["']\s*:\s*["'](?P<secret>[^"']+)"#)),
+            regex(&format!(r#"{NAMES}["']?\s*[=]\s*["']?(?P<secret>[^\s"'&;|]+)"#)),
+            regex(&format!(r#"["']{NAMES}["']\s*:\s*["'](?P<secret>[^"']+)"#)),
             // --name X inside a longer text, as in `sh -c`.
-            regex(&format!(r#"--[a-z0-9_-]*{NAMES}[a-z0-9_-]*\s+["']?(?P<secret>[^\s"'-][^\s"']*)"#)),
+            regex(&format!(r#"--{NAMES}\s+["']?(?P<secret>[^\s"'-][^\s"']*)"#)),
             regex(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<secret>[^\s/@]+)@"),
         ],
-        before: regex(&format!(r"^--?[a-z0-9_-]*{NAMES}[a-z0-9_-]*$")),
+        before: regex(&format!(r"^--?{NAMES}$")),
         user: regex(r"^(?:-u|--user|--proxy-user|-U)$"),
     }
 });
@@ -137,6 +136,11 @@ mod tests {
                 &["bash", "-c", "export TOKEN='[redacted]' && curl --oauth-token [redacted] https://h"],
             ),
             (&["sh", "-c", r#"echo '{"password": "x y"}'"#], &["sh", "-c", r#"echo '{"password": "[redacted]"}'"#]),
+            (
+                &["env", "PGPASSWORD=x", "DB_PASS=y", "make"],
+                &["env", "PGPASSWORD=[redacted]", "DB_PASS=[redacted]", "make"],
+            ),
+            (&["smbclient", "--db-pass", "x"], &["smbclient", "--db-pass", "[redacted]"]),
             (&["echo", "ghp_0123456789abcdefghij0123"], &["echo", "[redacted]"]),
             (&["echo", "sk-ant-api03-0123456789abcdef"], &["echo", "[redacted]"]),
             (&["x", "AKIAABCDEFGHIJKLMNOP."], &["x", "[redacted]."]),
@@ -155,6 +159,7 @@ mod tests {
             &["cargo", "test", "--", "token", "password_reset"],
             &["grep", "-rn", "password", "src"],
             &["ls", "-la", "--author", "src"],
+            &["python3", "train.py", "--tokenizer", "gpt2", "--tokenizer=gpt2", "--compass=north"],
             &["sk-", "ghp_", "https://host:8080/path@v1"],
             &["rsync", "-a", "host:src", "dst"],
             &["", "-", "--", "--passwords"],

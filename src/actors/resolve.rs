@@ -141,6 +141,13 @@ impl Shared {
                 self.look_again(&entry);
                 entry.id
             }
+            Hit::Forked(entry) => {
+                let execed = || self.proc.stat(entry.pid).is_some_and(|stat| !stat.forked_no_exec);
+                if depth == Depth::Full && execed() {
+                    self.refresh(&entry, super::watch::Cause::Look, Time::from_nanos(now));
+                }
+                entry.id
+            }
             Hit::Unsure(entry)
                 if self.is_alive(&entry) && (entry.pid == tid || self.proc.is_thread(entry.pid, tid)) =>
             {
@@ -156,7 +163,7 @@ impl Shared {
     fn known(&self, tid: u32) -> Option<ActorId> {
         match self.tids.hit(tid, clock::now().as_nanos(), self.is_live()) {
             Hit::Known(id) => Some(id),
-            Hit::Stale(entry) => Some(entry.id),
+            Hit::Stale(entry) | Hit::Forked(entry) => Some(entry.id),
             Hit::Unsure(_) | Hit::Unknown => None,
         }
     }

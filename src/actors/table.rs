@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::procfs::ImageMark;
-use super::{Actor, Image, MAX_IMAGES};
+use super::{Actor, Details, Image, MAX_IMAGES};
 use crate::types::{ActorId, Time};
 
 /// Ended processes that stay readable from memory.
 const REMEMBERED: usize = 1024;
 /// Threads of one process in the cache before they are all dropped and found anew.
 const MAX_THREADS: usize = 1024;
+/// How long after a fork an execve is looked for at each request: later ones are heard of.
+const YOUNG_NS: i64 = 200_000_000;
 /// How long a cached thread is trusted without another look at whether its number still means the same.
 pub const TRUST_NS: i64 = 1_000_000_000;
 
@@ -26,6 +28,8 @@ pub struct Entry {
     pub id: ActorId,
     pub pid: u32,
     pub start: u64,
+    /// Nanoseconds since 1970.
+    pub first: i64,
     /// Its exit has been processed.
     pub ended: AtomicBool,
     /// The connector told of its exit; the pidfd is yet to be processed.
@@ -34,6 +38,8 @@ pub struct Entry {
     pub watched: AtomicBool,
     /// Waits for the background thread to look at it again.
     pub queued: AtomicBool,
+    /// As far as is known it runs what its parent ran when it was forked.
+    pub inherited: AtomicBool,
     /// The sink knows it.
     pub saved: AtomicBool,
     /// Nanoseconds since 1970, as are the two below.
@@ -83,10 +89,12 @@ impl Entry {
             id: actor.id,
             pid: actor.pid,
             start: actor.start,
+            first: actor.first.as_nanos(),
             ended: AtomicBool::new(actor.exit.is_some()),
             departed: AtomicBool::new(false),
             watched: AtomicBool::new(pidfd.is_some()),
             queued: AtomicBool::new(false),
+            inherited: AtomicBool::new(actor.details == Details::Inherited),
             saved: AtomicBool::new(false),
             last: AtomicI64::new(last),
             last_saved: AtomicI64::new(last),
@@ -202,6 +210,8 @@ pub enum Hit {
     Known(ActorId),
     /// Known, and its details are old: worth another look, in the background.
     Stale(Arc<Entry>),
+    /// Known as a child that was just forked: it may have called execve since, and be gone before the kernel's word of that is heard.
+    Forked(Arc<Entry>),
     /// Known long ago; whether the number still means the same thread has to be checked.
     Unsure(Arc<Entry>),
     Unknown,
@@ -230,6 +240,9 @@ impl Tids {
             return Hit::Unsure(Arc::clone(entry));
         }
         entry.touch(now);
+        if entry.inherited.load(Ordering::Relaxed) && (0..=YOUNG_NS).contains(&now.wrapping_sub(entry.first)) {
+            return Hit::Forked(Arc::clone(entry));
+        }
         if !execs_reported && older(entry.checked.load(Ordering::Relaxed), now) && !entry.queued.load(Ordering::Relaxed)
         {
             return Hit::Stale(Arc::clone(entry));

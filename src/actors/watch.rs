@@ -339,6 +339,7 @@ impl Shared {
                 state.actor.marks = look.marks;
                 state.actor.details = Details::Full;
                 state.read_ns = read_ns;
+                entry.inherited.store(false, Ordering::Relaxed);
             }
             if mark.is_known() {
                 state.mark = mark;

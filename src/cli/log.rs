@@ -28,6 +28,14 @@ pub struct Args {
     json: bool,
 }
 
+/// The first line of a text, and whether there are more.
+fn one_line(text: &str) -> String {
+    match text.trim().split_once('\n') {
+        Some((first, _)) => format!("{first} …"),
+        None => text.trim().to_owned(),
+    }
+}
+
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
@@ -61,7 +69,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
             (end, style),
             (row.reads.to_string(), Style::Plain),
             (row.writes.to_string(), Style::Plain),
-            (quoted(&row.argv), Style::Plain),
+            (row.command.map_or_else(|| quoted(&row.argv), |command| one_line(&command)), Style::Plain),
         ]);
         Ok(())
     })?;

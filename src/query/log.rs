@@ -9,7 +9,7 @@ use super::events::each_event;
 use super::rows::{CommandRow, SessionRow, text, texts};
 use super::who::{Kind, Who};
 use super::{QueryError, Result, Sink, changes, sees, time};
-use crate::actors::{Actor, Exit};
+use crate::actors::{Actor, Exit, agents};
 use crate::store::Store;
 use crate::types::{ActorId, Ino, Seq};
 
@@ -183,6 +183,13 @@ pub fn log(store: &Store, filter: &LogFilter, sink: Sink<'_, CommandRow>) -> Res
         let (argv, argv_hex) = texts(&actor.argv);
         let (cwd, cwd_hex) = text(&actor.cwd);
         let (exit, signal) = exit(actor);
+        let (command, command_hex) = match agents::asked(&actor.argv) {
+            Some(asked) => {
+                let (command, hex) = text(&asked);
+                (Some(command), hex)
+            }
+            None => (None, None),
+        };
         let kind = who.kind(session).unwrap_or(Kind::Script);
         let row = CommandRow {
             step: command_id(actor.id),
@@ -193,6 +200,8 @@ pub fn log(store: &Store, filter: &LogFilter, sink: Sink<'_, CommandRow>) -> Res
                 Kind::Human | Kind::Script => None,
             },
             kind: "command".to_owned(),
+            command,
+            command_hex,
             argv,
             argv_hex,
             cwd,

@@ -149,6 +149,10 @@ pub struct CommandRow {
     pub agent: Option<String>,
     /// `command`.
     pub kind: String,
+    /// What a shell was given to run, without what the agent wraps around it.
+    pub command: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_hex: Option<String>,
     pub argv: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv_hex: Option<Vec<String>>,
