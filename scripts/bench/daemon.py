@@ -45,10 +45,12 @@ class Mounted:
             rows = []
             with asked.makefile("rb") as answer:
                 for line in answer:
+                    answered = json.loads(line)
+                    if "progress" in answered:
+                        continue
                     if first:
                         first()
                         first = None
-                    answered = json.loads(line)
                     if "row" in answered:
                         rows.append(answered["row"])
                     elif "done" in answered:
