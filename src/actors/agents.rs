@@ -156,15 +156,11 @@ pub fn by_id(id: &str) -> Option<&'static Agent> {
     AGENTS.iter().find(|agent| agent.id == id)
 }
 
-/// The agent that a process is, or that started it.
+/// The agent that a process is, or that started it. What it is itself counts first: one agent may have started another.
 pub fn recognise(actor: &Actor) -> Option<(&'static Agent, By)> {
-    AGENTS.iter().find_map(|agent| {
-        if programs(actor).any(|program| agent.is(program)) {
-            Some((agent, By::Image))
-        } else {
-            agent.has_marked(actor).then_some((agent, By::Environment))
-        }
-    })
+    let is = |agent: &&Agent| programs(actor).any(|program| agent.is(program));
+    let image = AGENTS.iter().find(is).map(|agent| (agent, By::Image));
+    image.or_else(|| AGENTS.iter().find(|agent| agent.has_marked(actor)).map(|agent| (agent, By::Environment)))
 }
 
 /// What a shell was given to run, without what an agent wraps around it; `None` for what is no such shell.
@@ -277,6 +273,8 @@ mod tests {
         assert_eq!(told("/bin/bash", &["bash", "-c", "ls"], &[("CLAUDECODE", "1")]), by("claude-code"));
         assert_eq!(told("/bin/bash", &["bash"], &[("CLAUDECODE", "0")]), None);
         assert_eq!(told("/bin/bash", &["bash"], &[("CODEX_THREAD_ID", "x")]), by("codex"));
+        // One that another one started.
+        assert_eq!(told("/usr/bin/codex", &["codex"], &[("CLAUDECODE", "1")]), Some(("codex", By::Image)));
         let shell = actor("/bin/bash", &["bash"], &[("CLAUDECODE", "1"), ("CLAUDE_CODE_SESSION_ID", "abc")]);
         assert_eq!(by_id("claude-code").unwrap().session_of(&shell), Some(&b"abc"[..]));
     }

@@ -31,6 +31,8 @@ impl Tended {
         let mut state = self.state.lock();
         if matches!(told, Some((_, By::Environment)))
             && let Some(parent) = actor.parent
+            // What lost its parent has a reaper as one, which may have started anything.
+            && actor.ppid != 1
         {
             // If it is not the agent itself, it belongs to one as well.
             state.inside.insert(parent);

@@ -71,10 +71,14 @@ impl Who {
     pub fn of(actors: Vec<Actor>) -> Who {
         let actors: FxHashMap<ActorId, Actor> = actors.into_iter().map(|actor| (actor.id, actor)).collect();
         let mut who = Who { actors, kinds: FxHashMap::default(), places: FxHashMap::default() };
-        let ids: Vec<ActorId> = who.actors.keys().copied().collect();
+        let mut ids: Vec<ActorId> = who.actors.keys().copied().collect();
+        ids.sort_unstable();
+        // What a process is counts before what its children say, and the first of these before the others.
         let mut agents = FxHashMap::default();
-        for &id in &ids {
-            agents.extend(who.agent_above(id));
+        for wanted in [By::Image, By::Environment] {
+            for (id, agent) in ids.iter().filter_map(|&id| who.agent_above(id, wanted)) {
+                agents.entry(id).or_insert(agent);
+            }
         }
         for id in ids {
             let (kind, place) = who.find(id, &agents);
@@ -114,14 +118,18 @@ impl Who {
     }
 
     /// The process that is the agent, where this one is it or says that one started it.
-    fn agent_above(&self, id: ActorId) -> Option<(ActorId, &'static Agent)> {
+    fn agent_above(&self, id: ActorId, wanted: By) -> Option<(ActorId, &'static Agent)> {
+        let (agent, by) = agents::recognise(self.actors.get(&id)?).filter(|(_, by)| *by == wanted)?;
         let chain = self.chain(id);
-        let (agent, by) = agents::recognise(chain.first()?)?;
         let is_child =
             |actor: &&&Actor| matches!(agents::recognise(actor), Some((same, By::Environment)) if same == agent);
         let children = if by == By::Image { 0 } else { chain.iter().take_while(is_child).count() };
+        let above = match (children.checked_sub(1).and_then(|top| chain.get(top)), chain.get(children)) {
+            (Some(top), Some(above)) => is_its_child(top, above),
+            _ => true,
+        };
         // Of an orphan the agent is not known: it stands for it.
-        let found = chain.get(children).or(chain.last())?;
+        let found = if above { chain.get(children).or(chain.last()) } else { chain.get(children - 1) }?;
         Some((found.id, agent))
     }
 
@@ -142,7 +150,7 @@ impl Who {
         let leader = chain.iter().take(together).position(|actor| actor.pid == own.sid).unwrap_or(together - 1);
         let session = chain.get(leader).map_or(id, |actor| actor.id);
         let command = chain.get(..leader).and_then(<[_]>::last).map(|actor| actor.id);
-        let kind = if own.tty == 0 { Kind::Script } else { Kind::Human };
+        let kind = if chain.get(leader).is_none_or(|top| top.tty == 0) { Kind::Script } else { Kind::Human };
         (kind, Place { session, command })
     }
 
@@ -155,6 +163,16 @@ impl Who {
         let name = of_it.into_iter().find_map(|actor| agent.session_of(actor))?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
+}
+
+/// Whether a process was started by the one that is its parent, as far as that can be told: what lost its parent has a reaper as one, which started
+/// nothing of it. A child is in its parent's session, or began one of its own.
+fn is_its_child(child: &Actor, parent: &Actor) -> bool {
+    const REAPERS: [&[u8]; 6] = [b"systemd", b"init", b"tini", b"dumb-init", b"docker-init", b"runit"];
+    parent.pid != 1
+        && !REAPERS.contains(&parent.comm.as_slice())
+        && child.sid != 0
+        && (child.sid == parent.sid || child.sid == child.pid)
 }
 
 #[cfg(test)]
@@ -236,7 +254,24 @@ mod tests {
         ]);
         assert_eq!(told(&who, 6), (3, Some(5), "agent"));
         assert_eq!(told(&who, 5), (3, Some(5), "agent"));
-        // Of an orphan the agent is not known: it stands for its session.
+        // Of an orphan the agent is not known: it stands for its session, and its reaper is none, nor what else that has.
+        let who = Who::of(vec![
+            actor(1, 0, 1, 0, &["systemd"], &[]),
+            actor(6, 1, 6, 0, &["server"], MARK),
+            actor(7, 1, 7, 9, &["-zsh"], &[]),
+            actor(8, 7, 7, 9, &["vim"], &[]),
+        ]);
+        assert_eq!(told(&who, 6), (6, None, "agent"));
+        assert_eq!(told(&who, 8), (7, Some(8), "human"));
+        assert_eq!(told(&who, 1).2, "script");
+        let reaped = vec![
+            actor(2, 0, 2, 0, &["a-reaper"], &[]),
+            actor(6, 2, 5, 0, &["server"], MARK),
+            actor(7, 2, 7, 9, &["-zsh"], &[]),
+        ];
+        let who = Who::of(reaped);
+        assert_eq!(told(&who, 6), (6, None, "agent"));
+        assert_eq!((told(&who, 2).2, told(&who, 7).2), ("script", "human"));
         let who = Who::of(vec![actor(6, 0, 5, 0, &["ls"], MARK)]);
         assert_eq!(told(&who, 6), (6, None, "agent"));
     }
