@@ -155,7 +155,7 @@ impl Run {
     fn recover(&mut self, op: &Op) {
         self.mount.reopen();
         let found = self.mount.tree();
-        self.heal(op, &found);
+        self.heal(op, None, &found);
         let mut without = self.compare.clone();
         let lines = without.trees(&self.plain.tree(), &found);
         if lines.is_empty() {
@@ -164,6 +164,7 @@ impl Run {
         let mut otherwise = Vec::new();
         for part in parts(op) {
             let _ = self.plain.apply(&part);
+            self.heal(op, Some(&part), &found);
             let mut with = self.compare.clone();
             otherwise = with.trees(&self.plain.tree(), &found);
             if otherwise.is_empty() {
@@ -174,9 +175,15 @@ impl Run {
         self.fail(&format!("neither before {op:?}\n{}\nnor after it\n{}", lines.join("\n"), otherwise.join("\n")));
     }
 
-    /// Takes over new bytes inside the range of an operation that was not answered, if only they differ.
-    fn heal(&mut self, op: &Op, found: &Tree) {
+    /// Takes over new bytes inside the range of an operation that was not answered, if only they differ; of one
+    /// of which a part was done, inside what is left of it.
+    fn heal(&mut self, op: &Op, done: Option<&Op>, found: &Tree) {
         let Some((slot, offset, len)) = range(op) else { return };
+        let before = done.and_then(range).map_or(0, |(_, _, len)| len);
+        let (offset, len) = (offset + before, len - before);
+        if len == 0 {
+            return;
+        }
         let Some(path) = self.paths.get(&slot).cloned() else { return };
         let at = self.plain_root.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path));
         let (Some(found), Ok(right)) = (found.get(&path), std::fs::read(Path::new(&at))) else { return };
@@ -188,7 +195,8 @@ impl Run {
         // Only when it did not happen as a whole: then the times are old.
         let open = Op::Open { slot: 9, path, mode: Mode::ReadWrite, make: Make::No, truncate: false };
         let mtime = self.plain.tree().get(&self.paths[&slot]).map(|f| f.stat.mtime);
-        if mtime == Some(found.stat.mtime) && self.plain.apply(&open).is_ok() {
+        let old = mtime == Some(found.stat.mtime);
+        if (old || done.is_some()) && self.plain.apply(&open).is_ok() {
             self.plain.heal(9, &found.bytes);
             let _ = self.plain.apply(&Op::Close { slot: 9 });
         }
