@@ -53,7 +53,7 @@ impl World {
     }
 
     fn ctx(&self) -> Ctx {
-        Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(1_700_000_000, 0), epoch: Epoch(1) }
+        Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(1_700_000_000, 0), epoch: Epoch(1), shared: false }
     }
 
     fn inode(&self, path: &str) -> Arc<Inode> {

@@ -207,7 +207,7 @@ impl Steps {
     }
 
     fn ctx(day: i64) -> Ctx {
-        Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(day * DAY, 0), epoch: Epoch(1) }
+        Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(day * DAY, 0), epoch: Epoch(1), shared: false }
     }
 
     fn step(&mut self, day: i64, label: Option<&str>) -> Epoch {

@@ -41,7 +41,7 @@ impl Offline {
     fn ctx(&self) -> Ctx {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         // Nothing is mounted, so no process is known by a number: these events are regentfs's own.
-        Ctx { actor: ActorId::KERNEL, uid, gid, now: clock::now(), epoch: self.overlay.epoch() }
+        Ctx { actor: ActorId::KERNEL, uid, gid, now: clock::now(), epoch: self.overlay.epoch(), shared: false }
     }
 
     /// Answers as the daemon of a mount would.

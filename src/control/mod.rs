@@ -10,5 +10,6 @@ pub mod host;
 mod merge;
 pub mod protocol;
 pub mod server;
+pub mod steps;
 pub mod time;
 pub mod timeline;

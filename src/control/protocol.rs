@@ -7,12 +7,12 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::contents::OverlayContents;
-use super::time;
+use super::{steps, time};
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
 use crate::query::{
-    self, CommandRow, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow,
+    self, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow, StepRow,
 };
 use crate::store::{Store, StoreError, history};
 use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
@@ -409,7 +409,7 @@ pub enum Row {
     Diff(DiffRow),
     Ps(PsRow),
     Session(SessionRow),
-    Command(CommandRow),
+    Step(StepRow),
     Event(EventRow),
     Read(ReadRow),
     Snapshot(SnapshotRow),
@@ -442,7 +442,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Session(SessionRow) Command(CommandRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
+    Session(SessionRow) Step(StepRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -478,10 +478,7 @@ pub fn dispatch(
             query::sessions(store, &mut |row| sink(Row::Session(row)))?;
             Ok(Done::default())
         }
-        Request::Log(filter) => {
-            query::log(store, filter, &mut |row| sink(Row::Command(row)))?;
-            Ok(Done::default())
-        }
+        Request::Log(filter) => steps::log(store, filter, sink),
         Request::Events { filter, follow: _ } => {
             let contents = OverlayContents::new(overlay);
             let Seq(next) = query::events(store, filter, &contents, &mut |row| sink(Row::Event(row)))?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use super::tended::Tended;
 use super::{Engine, sink};
 use crate::actors::{Actors, Options};
 use crate::clock;
@@ -25,6 +26,7 @@ pub(crate) struct Common {
     /// The same as in `actors`, for the hot path.
     who: OnceLock<Arc<Actors>>,
     pub showing: Arc<Showing>,
+    pub tended: Arc<Tended>,
     engines: Mutex<Vec<Weak<Engine>>>,
     next_handle: AtomicU64,
     stopped: AtomicBool,
@@ -47,6 +49,7 @@ impl Common {
             actors: Mutex::new(None),
             who: OnceLock::new(),
             showing: Arc::default(),
+            tended: Arc::default(),
             engines: Mutex::default(),
             next_handle: AtomicU64::new(1),
             stopped: AtomicBool::new(false),

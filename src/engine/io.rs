@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::claims::What;
+use super::steps::Reach;
 use super::{Caller, Engine, Handle, Mode};
 use crate::actors::Depth;
 use crate::overlay::ops::io::Write;
@@ -104,8 +106,8 @@ impl Engine {
         };
         let size = inode.attr().size;
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.write(&self.ctx_of(caller, actor), &inode, &write)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            self.overlay.write(&entered.ctx, &inode, &write)
         };
         let len = request.data.len() as u64;
         let note = || {
@@ -178,15 +180,13 @@ impl Engine {
     pub fn fallocate(&self, caller: Caller, ino: Ino, handle: HandleId, range: Range, mode: i32) -> Result<()> {
         let how = Allocate::from_mode(mode).ok_or(Errno::EOPNOTSUPP)?;
         let inode = self.inode_of(ino, handle)?;
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let size = inode.attr().size;
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.fallocate(&ctx, &inode, range, how, handle)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            self.overlay.fallocate(&entered.ctx, &inode, range, how, handle)
         };
-        self.or_refuse(ctx.actor, result, || {
-            Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range)
-        })?;
+        self.or_refuse(actor, result, || Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range))?;
         self.shown_to_grow(&inode, size);
         Ok(())
     }
@@ -201,15 +201,15 @@ impl Engine {
     ) -> Result<u64> {
         let source = self.handles.get(source).ok_or(Errno::EBADF)?;
         let target = self.handles.get(target).ok_or(Errno::EBADF)?;
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let size = target.inode.attr().size;
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.copy_range(&ctx, (&source.inode, from), (&target.inode, to), len, target.id)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(target.inode.ino)]));
+            self.overlay.copy_range(&entered.ctx, (&source.inode, from), (&target.inode, to), len, target.id)
         };
-        let (copied, content) = self.or_refuse(ctx.actor, result, || self.io_note(Op::Copy, &target, to, len))?;
+        let (copied, content) = self.or_refuse(actor, result, || self.io_note(Op::Copy, &target, to, len))?;
         if self.mode != Mode::Off {
-            self.saw(&source, ctx.actor, Known::Observed, content, Range::new(from, copied));
+            self.saw(&source, actor, Known::Observed, content, Range::new(from, copied));
             self.shown_to_grow(&target.inode, size);
         }
         Ok(copied)

@@ -3,6 +3,7 @@
 //! The engine gives every request its actor, lets the overlay do the work and sees to it that the record knows: a change through
 //! the overlay's own batch, a sight through the queue. It knows no FUSE; `fuse/` calls it with plain types.
 
+mod claims;
 mod common;
 pub mod handles;
 mod hasher;
@@ -13,7 +14,8 @@ pub mod open;
 mod seen;
 mod settle;
 mod sink;
-pub mod tended;
+mod steps;
+pub(crate) mod tended;
 mod time;
 mod undertaker;
 
@@ -81,6 +83,7 @@ pub struct Engine {
     pub(crate) handles: handles::Handles,
     pub(crate) dir_handles: handles::DirHandles,
     unsettled: settle::Unsettled,
+    pub(crate) claims: claims::Claims,
     stopped: AtomicBool,
 }
 
@@ -189,6 +192,7 @@ impl Engine {
             handles: handles::Handles::default(),
             dir_handles: handles::DirHandles::default(),
             unsettled: settle::Unsettled::default(),
+            claims: claims::Claims::default(),
             stopped: AtomicBool::new(false),
             at: at.to_owned(),
             common,
@@ -197,8 +201,12 @@ impl Engine {
         if mode != Mode::Off {
             heirs::start(&engine).map_err(thread_error())?;
             settle::start(&engine).map_err(thread_error())?;
+            steps::start(&engine).map_err(thread_error())?;
         }
         engine.common.join(&engine)?;
+        if mode != Mode::Off {
+            engine.seal_left_behind();
+        }
         engine.common.showing.add(&overlay, &engine.gate, at);
         Ok(engine)
     }
@@ -262,7 +270,7 @@ impl Engine {
     }
 
     pub(crate) fn ctx_of(&self, caller: Caller, actor: ActorId) -> Ctx {
-        Ctx { actor, uid: caller.uid, gid: caller.gid, now: clock::now(), epoch: self.overlay.epoch() }
+        Ctx { actor, uid: caller.uid, gid: caller.gid, now: clock::now(), epoch: self.overlay.epoch(), shared: false }
     }
 
     /// Records something that was seen.
@@ -305,7 +313,11 @@ impl Engine {
             return;
         }
         let settled = self.settle();
+        if self.mode != Mode::Off {
+            self.seal_step("the end of the mount", steps::LAST);
+        }
         self.unsettled.wake();
+        self.claims.close();
         self.common.showing.remove(&self.overlay);
         if self.common.engines().len() > 1
             && let Err(error) = self.tell_of("unmount")

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
+use super::claims::What;
+use super::steps::Reach;
 use super::{Caller, Engine};
 use crate::actors::Depth;
 use crate::overlay::ops::create::New;
@@ -37,6 +41,11 @@ impl Engine {
         Ok(Some(shown(&inode)))
     }
 
+    fn child(&self, dir: &Arc<Inode>, name: &[u8]) -> Option<Arc<Inode>> {
+        let _gate = self.gate.pass();
+        self.overlay.lookup(dir, name).ok()
+    }
+
     /// The kernel drops `count` look-ups.
     pub fn forget(&self, ino: Ino, count: u64) {
         self.overlay.forget(ino, count);
@@ -54,13 +63,13 @@ impl Engine {
             Some(handle) => handle.inode.clone(),
             None => self.inode(ino)?,
         };
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.setattr(&ctx, &inode, set)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            self.overlay.setattr(&entered.ctx, &inode, set)
         };
         let op = if set.size.is_some() { Op::Truncate } else { Op::Setattr };
-        self.or_refuse(ctx.actor, result, || Note::new(op, ino, self.overlay.path(&inode)))
+        self.or_refuse(actor, result, || Note::new(op, ino, self.overlay.path(&inode)))
     }
 
     pub fn readlink(&self, caller: Caller, ino: Ino) -> Result<Vec<u8>> {
@@ -76,10 +85,11 @@ impl Engine {
     /// mkdir, mknod, symlink, and the first half of create; counts one look-up.
     pub fn make(&self, caller: Caller, parent: Ino, name: &[u8], new: &New<'_>) -> Result<Attr> {
         let dir = self.inode(parent)?;
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.create(&ctx, &dir, name, new)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::name(parent, name)]));
+            let made = self.overlay.create(&entered.ctx, &dir, name, new);
+            made.inspect(|inode| self.made(&entered, inode))
         };
         let op = match new.kind {
             Kind::File => Op::Create,
@@ -87,7 +97,7 @@ impl Engine {
             Kind::Symlink => Op::Symlink,
             Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Op::Mknod,
         };
-        let inode = self.or_refuse(ctx.actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
+        let inode = self.or_refuse(actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
         self.overlay.remember(&inode);
         Ok(shown(&inode))
     }
@@ -95,12 +105,13 @@ impl Engine {
     /// Gives a file another name; counts one look-up.
     pub fn link(&self, caller: Caller, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
         let (inode, dir) = (self.inode(ino)?, self.inode(parent)?);
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.link(&ctx, &inode, &dir, name)
+            let reach = [What::name(parent, name), What::file(inode.ino)];
+            let entered = self.enter_as(caller, actor, &Reach::Of(&reach));
+            self.overlay.link(&entered.ctx, &inode, &dir, name)
         };
-        self.or_refuse(ctx.actor, result, || {
+        self.or_refuse(actor, result, || {
             Note::new(Op::Link, ino, self.overlay.path(&inode)).with_path2(self.overlay.child_path(&dir, name))
         })?;
         self.overlay.remember(&inode);
@@ -117,15 +128,19 @@ impl Engine {
 
     fn remove(&self, caller: Caller, parent: Ino, name: &[u8], op: Op) -> Result<()> {
         let dir = self.inode(parent)?;
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
+            let mut reach: SmallVec<[What; 2]> = smallvec![What::name(parent, name)];
+            if self.is_busy_place(actor) {
+                reach.extend(self.child(&dir, name).map(|inode| What::file(inode.ino)));
+            }
+            let entered = self.enter_as(caller, actor, &Reach::Of(&reach));
             match op {
-                Op::Rmdir => self.overlay.rmdir(&ctx, &dir, name),
-                _ => self.overlay.unlink(&ctx, &dir, name),
+                Op::Rmdir => self.overlay.rmdir(&entered.ctx, &dir, name),
+                _ => self.overlay.unlink(&entered.ctx, &dir, name),
             }
         };
-        let gone = self.or_refuse(ctx.actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
+        let gone = self.or_refuse(actor, result, || Note::new(op, Ino(0), self.overlay.child_path(&dir, name)))?;
         // Should the kernel know nothing of it, nobody would ever forget it.
         self.overlay.forget(gone.ino, 0);
         Ok(())
@@ -133,13 +148,25 @@ impl Engine {
 
     pub fn rename(&self, caller: Caller, from: (Ino, &[u8]), to: (Ino, &[u8]), how: Rename) -> Result<()> {
         let (old, new) = (self.inode(from.0)?, self.inode(to.0)?);
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
+            let moved = self.child(&old, from.1);
+            let replaced = self.child(&new, to.1);
+            let target = What::name(to.0, to.1);
+            let files = [&moved, &replaced].into_iter().flatten();
+            let mut reach: SmallVec<[What; 4]> = smallvec![What::name(from.0, from.1), target];
+            reach.extend(files.clone().map(|inode| What::file(inode.ino)));
+            let reach = match files.clone().any(|inode| inode.kind == Kind::Dir) {
+                true => Reach::Everything(&reach),
+                false => Reach::Of(&reach),
+            };
+            let entered = self.enter_as(caller, actor, &reach);
             let (from, to) = (Spot { dir: &old, name: from.1 }, Spot { dir: &new, name: to.1 });
-            self.overlay.rename(&ctx, from, to, how)
+            let renamed = self.overlay.rename(&entered.ctx, from, to, how);
+            // Files are replaced by new ones under their name: that is the end of a change to one.
+            renamed.inspect(|_| self.done_with(actor, target))
         };
-        let replaced = self.or_refuse(ctx.actor, result, || {
+        let replaced = self.or_refuse(actor, result, || {
             Note::new(Op::Rename, Ino(0), self.overlay.child_path(&old, from.1))
                 .with_path2(self.overlay.child_path(&new, to.1))
         })?;
@@ -159,27 +186,27 @@ impl Engine {
 
     pub fn setxattr(&self, caller: Caller, ino: Ino, name: &[u8], value: &[u8], how: SetXattr) -> Result<()> {
         let inode = self.inode(ino)?;
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.setxattr(&ctx, &inode, name, value, how)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            self.overlay.setxattr(&entered.ctx, &inode, name, value, how)
         };
-        self.or_refuse(ctx.actor, result, || {
+        self.or_refuse(actor, result, || {
             Note::new(Op::Setxattr, ino, self.overlay.path(&inode)).with_path2(Path::new(name))
         })
     }
 
     pub fn removexattr(&self, caller: Caller, ino: Ino, name: &[u8]) -> Result<()> {
         let inode = self.inode(ino)?;
-        let ctx = self.ctx(caller);
+        let actor = self.actor(caller, Depth::Full);
         let result = {
-            let _gate = self.gate.pass();
-            self.overlay.removexattr(&ctx, &inode, name)
+            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            self.overlay.removexattr(&entered.ctx, &inode, name)
         };
         // That there is none is an answer, not a refusal.
         match result {
             Err(Errno::ENODATA) => result,
-            other => self.or_refuse(ctx.actor, other, || {
+            other => self.or_refuse(actor, other, || {
                 Note::new(Op::Removexattr, ino, self.overlay.path(&inode)).with_path2(Path::new(name))
             }),
         }

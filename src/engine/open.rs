@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use smallvec::smallvec;
 
+use super::claims::What;
 use super::handles::Listed;
 use super::{Caller, DirHandle, Engine, Handle, Mode};
 use crate::actors::Depth;
@@ -156,6 +157,9 @@ impl Engine {
         let Some(handle) = self.handles.remove(handle, clock::monotonic_ns()) else { return };
         self.settle_handle(&handle);
         let inode = &handle.inode;
+        if handle.writable {
+            self.done_with(handle.opener, What::file(inode.ino));
+        }
         if inode.closed() {
             // Nothing to forget, but perhaps the last thing that kept a nameless file.
             self.overlay.forget(inode.ino, 0);

@@ -13,12 +13,12 @@ use crate::types::{ActorId, Epoch, Ino, Known, Note, Op, Path, Range};
 pub(crate) struct EngineSink {
     common: Weak<Common>,
     store: Arc<Store>,
-    tended: Tended,
+    tended: Arc<Tended>,
 }
 
 impl EngineSink {
     pub fn new(common: &Arc<Common>) -> EngineSink {
-        EngineSink { common: Arc::downgrade(common), store: common.store().clone(), tended: Tended::default() }
+        EngineSink { common: Arc::downgrade(common), store: common.store().clone(), tended: common.tended.clone() }
     }
 }
 
@@ -64,6 +64,9 @@ impl Sink for EngineSink {
 
     fn exited(&self, actor: ActorId) {
         self.tended.ended(actor);
+        for engine in self.common.upgrade().iter().flat_map(|common| common.engines()) {
+            engine.claims.ended(actor);
+        }
     }
 
     fn gap(&self, reason: &str) {

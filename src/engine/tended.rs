@@ -1,12 +1,17 @@
-//! Which processes belong to an agent: all that they start is followed, also what never touches the mount.
+//! To which session and command a process belongs, as far as that can be told at once; and which processes are an agent's: all that those start is
+//! followed, also what never touches the mount.
+//!
+//! What a question is answered with is worked out from the record (`query/who.rs`). Here a mistake costs a snapshot that need not have been, so
+//! only what is known already counts.
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
-use rustc_hash::FxHashSet;
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
 
+use super::claims::Writer;
 use crate::actors::Actor;
-use crate::actors::agents::{self, By};
+use crate::actors::agents::{self, Agent, By};
 use crate::types::ActorId;
 
 /// Ended processes whose children are still counted in: the kernel may tell of them late.
@@ -15,47 +20,82 @@ const REMEMBERED: usize = 4096;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Tended {
-    state: Mutex<State>,
+    state: RwLock<State>,
 }
 
 #[derive(Default)]
 struct State {
-    inside: FxHashSet<ActorId>,
+    members: FxHashMap<ActorId, Member>,
     ended: VecDeque<ActorId>,
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    /// The process at the top of its command; `None` for the top of a session and its own helpers.
+    command: Option<ActorId>,
+    session: ActorId,
+    /// Whose session it is.
+    agent: Option<&'static Agent>,
+    sid: u32,
 }
 
 impl Tended {
     /// Takes note of a process, of which more may be known than before. Its parent was seen before it.
     pub fn see(&self, actor: &Actor) {
         let told = agents::recognise(actor);
-        let mut state = self.state.lock();
-        if matches!(told, Some((_, By::Environment)))
-            && let Some(parent) = actor.parent
+        let mut state = self.state.write();
+        let parent = actor.parent.and_then(|id| Some((id, *state.members.get(&id)?)));
+        let member = |session, command, agent| Member { command, session, agent, sid: actor.sid };
+        let top = |agent| member(actor.id, None, agent);
+        let found = match (told, parent) {
+            (told, Some((_, above))) if above.agent.is_some() => {
+                let is_helper =
+                    above.command.is_none() && matches!(told, Some((own, By::Image)) if above.agent == Some(own));
+                let command = if is_helper { None } else { above.command.or(Some(actor.id)) };
+                member(above.session, command, above.agent)
+            }
+            (Some((agent, By::Image)), _) => top(Some(agent)),
             // What lost its parent has a reaper as one, which may have started anything.
-            && actor.ppid != 1
-        {
-            // If it is not the agent itself, it belongs to one as well.
-            state.inside.insert(parent);
-        }
-        if told.is_some() || actor.parent.is_some_and(|parent| state.inside.contains(&parent)) {
-            state.inside.insert(actor.id);
-        }
+            (Some((agent, By::Environment)), Some((id, above))) if actor.ppid != 1 => {
+                // If that is not the agent itself, it belongs to one as well.
+                let of_agent = Member { command: None, session: id, agent: Some(agent), ..above };
+                state.members.insert(id, of_agent);
+                member(id, Some(actor.id), Some(agent))
+            }
+            (Some((agent, By::Environment)), _) => top(Some(agent)),
+            (None, Some((_, above))) if above.sid == actor.sid && actor.sid != 0 => {
+                member(above.session, above.command.or(Some(actor.id)), None)
+            }
+            (None, _) => top(None),
+        };
+        state.members.insert(actor.id, found);
     }
 
+    /// Whether an agent is behind it.
     pub fn has(&self, id: ActorId) -> bool {
-        self.state.lock().inside.contains(&id)
+        self.state.read().members.get(&id).is_some_and(|member| member.agent.is_some())
+    }
+
+    /// Whose step it is when this process changes something.
+    pub fn writer(&self, id: ActorId) -> Writer {
+        let state = self.state.read();
+        match state.members.get(&id) {
+            Some(Member { command: Some(command), .. }) => Writer { id: *command, lasts: false },
+            Some(Member { session, .. }) => Writer { id: *session, lasts: true },
+            None => Writer { id, lasts: false },
+        }
     }
 
     pub fn ended(&self, id: ActorId) {
-        let mut state = self.state.lock();
-        if !state.inside.contains(&id) {
+        let mut state = self.state.write();
+        if !state.members.contains_key(&id) {
             return;
         }
         state.ended.push_back(id);
         if state.ended.len() > REMEMBERED
             && let Some(oldest) = state.ended.pop_front()
         {
-            state.inside.remove(&oldest);
+            state.members.remove(&oldest);
         }
     }
 }

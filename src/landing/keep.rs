@@ -8,7 +8,7 @@ use crate::apply::{self, Meta, Old, Seen};
 use crate::store::codec::{self, Parent, Reader, VersionRecord, Writer, Xattrs};
 use crate::store::history::{self, Operation};
 use crate::store::{Batch, Counter, Result, Store, StoreError, Sync, Table, keys};
-use crate::types::{At, Epoch, Ino, Kind, Path, Time, Timeline, VersionId};
+use crate::types::{ActorId, At, Epoch, Ino, Kind, Path, Time, Timeline, VersionId};
 
 /// Bytes copied at a time.
 const PIECE: usize = 1 << 20;
@@ -282,7 +282,8 @@ impl<'s> Keeper<'s> {
             copy_data(file, &into).map_err(StoreError::io("keep a copy in", at))?;
         }
         // Whose bytes these are is said by the states that show them.
-        let record = VersionRecord { ino: Ino(0), epoch: Epoch::BASE, parent: Parent::None, limit: 0 };
+        let record =
+            VersionRecord { ino: Ino(0), epoch: Epoch::BASE, parent: Parent::None, limit: 0, by: ActorId::KERNEL };
         let mut value = Vec::new();
         codec::put_version(&mut value, &record);
         batch.put(Table::Tree, &keys::version(id), &value);

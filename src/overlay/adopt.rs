@@ -173,7 +173,7 @@ mod tests {
             std::fs::write(repo.join(name), b"old").unwrap();
         }
         let kv = Arc::new(MemKv::new());
-        let ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(9, 9), epoch: Epoch(1) };
+        let ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(9, 9), epoch: Epoch(1), shared: false };
         let find = |overlay: &Overlay, path: &str| {
             path.split('/').fold(overlay.root().clone(), |dir, name| overlay.lookup(&dir, name.as_bytes()).unwrap())
         };

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use super::chunks::{CHUNK, Chunks};
 use super::extents::{Extent, Extents, Source};
 use super::inode::{Bytes, State, Version};
-use super::{Inode, Overlay, Result, failed};
+use super::{Ctx, Inode, Overlay, Result, failed};
 use crate::store::codec::{self, Origin, Parent, VersionRecord};
 use crate::store::data::read_full;
 use crate::store::{Batch, Counter, Table, keys};
-use crate::types::{Errno, VersionId};
+use crate::types::{ActorId, Errno, VersionId};
 
 /// The last chunk number plus one that `len` bytes need.
 fn chunks_for(len: u64) -> u64 {
@@ -163,14 +163,21 @@ impl Overlay {
     /// The version that may be changed in this epoch: the current one, or a new one over what the file has now.
     ///
     /// A new version's record is put into `batch`; it becomes real with the commit.
-    pub(crate) fn writable(&self, inode: &Inode, state: &State, batch: &mut Batch) -> Result<Version> {
+    pub(crate) fn writable(&self, ctx: &Ctx, inode: &Inode, state: &State, batch: &mut Batch) -> Result<Version> {
         if self.read_only {
             return Err(Errno::EROFS);
         }
         let epoch = self.epoch();
         let size = state.attr.size;
         let (mut parent, below, depth) = match &state.content {
-            Bytes::Version(version) if version.record.epoch == epoch => return Ok((**version).clone()),
+            Bytes::Version(version) if version.record.epoch == epoch => {
+                let mut version = (**version).clone();
+                if ctx.shared && version.record.by != ActorId::KERNEL {
+                    version.record.by = ActorId::KERNEL;
+                    self.put_version(batch, version.id, &version.record);
+                }
+                return Ok(version);
+            }
             Bytes::Version(version) => (Parent::Version(version.id), version.flatten(size), version.depth + 1),
             Bytes::Base => (Parent::Base, Extents::one(0, size, Source::Base), 0),
             Bytes::None => (Parent::None, Extents::default(), 0),
@@ -182,7 +189,7 @@ impl Overlay {
         }
         let depth = if parent == Parent::Map { 0 } else { depth };
         let limit = if parent == Parent::None { 0 } else { size };
-        let record = VersionRecord { ino: inode.ino, epoch, parent, limit };
+        let record = VersionRecord { ino: inode.ino, epoch, parent, limit, by: ctx.actor };
         self.put_version(batch, id, &record);
         let own = Chunks::default();
         let trashed = state.attr.nlink == 0;

@@ -55,6 +55,8 @@ pub struct Ctx {
     /// The time that the operation stamps on what it changes.
     pub now: Time,
     pub epoch: Epoch,
+    /// Another writer changed the same in this epoch, and could not be kept apart.
+    pub shared: bool,
 }
 
 /// Commits an operation's batch together with the event that tells of it.

@@ -141,7 +141,7 @@ mod tests {
         let base = Arc::new(DirBase::open(&repo).unwrap());
         let open = || Overlay::open(store.clone(), base.clone(), Arc::new(NoJournal(store.clone())), false).unwrap();
         let overlay = open();
-        let ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(9, 9), epoch: Epoch(1) };
+        let ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(9, 9), epoch: Epoch(1), shared: false };
         let first = overlay.lookup(&overlay.root().clone(), b"first").unwrap();
         overlay.remember(&first);
         overlay.setattr(&ctx, &first, &SetAttr { perm: Some(0o600), ..SetAttr::default() }).unwrap();

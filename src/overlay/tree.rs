@@ -321,7 +321,7 @@ mod tests {
         let store = Arc::new(Store::from_parts(dir.path(), Arc::new(MemKv::new()), data, format).unwrap());
         let base = Arc::new(DirBase::open(&repo).unwrap());
         let overlay = Overlay::open(store.clone(), base, Arc::new(NoJournal(store)), false).unwrap();
-        let ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(9, 9), epoch: Epoch(1) };
+        let ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(9, 9), epoch: Epoch(1), shared: false };
         let root = overlay.root().clone();
         for name in ["removed", "moved", "replaced"] {
             let inode = overlay.lookup(&root, name.as_bytes()).unwrap();

@@ -1,90 +1,36 @@
-//! Sessions, and the commands in them.
+//! Sessions, and the steps in them.
 
-use std::ops::ControlFlow;
-
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::events::each_event;
-use super::rows::{CommandRow, SessionRow, text, texts};
-use super::who::{Kind, Who};
-use super::{QueryError, Result, Sink, changes, sees, time};
+use super::rows::{SessionRow, StepRow, text, texts};
+use super::steps::{Step, StepId, Steps, session_id, session_of};
+use super::who::Kind;
+use super::{QueryError, Result, Sink, time};
 use crate::actors::{Actor, Exit, agents};
 use crate::store::Store;
-use crate::types::{ActorId, Ino, Seq};
+use crate::types::{ActorId, Epoch};
 
-/// Which commands.
+/// Which steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogFilter {
     /// Only this session.
     pub session: Option<String>,
+    /// Only this step.
+    pub step: Option<String>,
     /// The newest so many; 0 for all.
     pub newest: usize,
-    /// Also what others than agents ran and that did not touch the mount.
+    /// Also commands of others than agents that did not touch the mount.
     pub all: bool,
+    /// Also what a session looked at by itself, without changing anything.
+    pub reads: bool,
+    /// Only commands.
+    pub commands: bool,
 }
 
-/// What a session is called: `s` and the number of the process at its top.
-pub fn session_id(id: ActorId) -> String {
-    format!("s{}", id.0)
-}
-
-/// What a command is called: `c` and the number of the process at its top.
-pub fn command_id(id: ActorId) -> String {
-    format!("c{}", id.0)
-}
-
-/// What processes read and changed.
-#[derive(Default)]
-struct Touched {
-    read: FxHashSet<Ino>,
-    written: FxHashSet<Ino>,
-    events: u64,
-}
-
-/// What everything under one process came to.
-#[derive(Default)]
-struct Sum {
-    touched: Touched,
-    ended: Option<crate::types::Time>,
-    running: bool,
-}
-
-/// By the process at the top: of sessions, and of commands.
-type Sums = FxHashMap<ActorId, Sum>;
-
-fn sums(store: &Store, who: &Who) -> Result<(Sums, Sums)> {
-    let (mut sessions, mut commands) = (Sums::default(), Sums::default());
-    for actor in who.actors() {
-        let Some(place) = who.place(actor.id) else { continue };
-        let tops = [sessions.entry(place.session)].into_iter().chain(place.command.map(|c| commands.entry(c)));
-        for top in tops {
-            let sum = top.or_default();
-            sum.running |= actor.exit_at.is_none();
-            sum.ended = sum.ended.max(Some(actor.exit_at.unwrap_or(actor.last).max(actor.last)));
-        }
-    }
-    each_event(store, Seq(0), &mut |event| {
-        let Some(place) = who.place(event.actor) else { return Ok(ControlFlow::Continue(())) };
-        let note = &event.note;
-        let tops = [sessions.entry(place.session)].into_iter().chain(place.command.map(|c| commands.entry(c)));
-        for top in tops {
-            let touched = &mut top.or_default().touched;
-            touched.events += 1;
-            if note.errno.is_none() {
-                if sees(note.op) && !note.ranges.is_empty() {
-                    touched.read.insert(note.ino);
-                }
-                if changes(note.op) {
-                    touched.written.insert(note.ino);
-                }
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok((sessions, commands))
-}
+/// How a snapshot is called; `None` if there is none of that epoch.
+pub type SnapshotName<'a> = &'a dyn Fn(Epoch) -> Option<String>;
 
 fn exit(actor: &Actor) -> (Option<i32>, Option<i32>) {
     match actor.exit {
@@ -94,53 +40,60 @@ fn exit(actor: &Actor) -> (Option<i32>, Option<i32>) {
     }
 }
 
+/// When the last process of each session ended; `None` while one lives, or where the end was not seen.
+fn ends(steps: &Steps) -> FxHashMap<ActorId, Option<crate::types::Time>> {
+    let mut ends: FxHashMap<ActorId, Option<crate::types::Time>> = FxHashMap::default();
+    for actor in steps.who.actors() {
+        let Some(place) = steps.who.place(actor.id) else { continue };
+        let end = actor.exit_at.map(|at| at.max(actor.last));
+        ends.entry(place.session).and_modify(|all| *all = all.zip(end).map(|(a, b)| a.max(b))).or_insert(end);
+    }
+    ends
+}
+
 /// Sends a row for each session that touched the mount, the one that began first in front.
 ///
 /// # Errors
 /// When the log cannot be read.
 pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
-    let who = Who::load(store)?;
-    let (sums, _) = sums(store, &who)?;
-    let mut commands: FxHashMap<ActorId, (u64, u64)> = FxHashMap::default();
-    for actor in who.actors() {
-        if let Some(place) = who.place(actor.id).filter(|place| place.command == Some(actor.id)) {
-            let (count, failed) = commands.entry(place.session).or_default();
-            *count += 1;
-            *failed += u64::from(!matches!(exit(actor), (Some(0) | None, None)));
+    let steps = Steps::load(store)?;
+    let ends = ends(&steps);
+    let mut sums: FxHashMap<ActorId, (u64, u64, u64)> = FxHashMap::default();
+    for step in steps.iter() {
+        let (all, commands, failed) = sums.entry(step.session).or_default();
+        if let StepId::Command(top) = step.id {
+            *commands += 1;
+            let end = steps.who.actor(top).map(exit);
+            *failed += u64::from(!matches!(end, None | Some((Some(0) | None, None))));
         }
+        *all += u64::from(step.kind() != "read");
     }
-    let mut found: Vec<(&Actor, &Sum)> = sums
-        .iter()
-        .filter(|(_, sum)| sum.touched.events > 0)
-        .filter_map(|(id, sum)| who.actor(*id).map(|actor| (actor, sum)))
-        .collect();
+    let mut found: Vec<_> =
+        steps.sessions().filter_map(|(id, touched)| Some((steps.who.actor(id)?, touched))).collect();
     found.sort_by_key(|(actor, _)| (actor.first, actor.id));
-    for (actor, sum) in found {
-        let kind = who.kind(actor.id).unwrap_or(Kind::Script);
+    for (actor, touched) in found {
+        let kind = steps.kind(actor.id);
         let (argv, argv_hex) = texts(&actor.argv);
         let (cwd, cwd_hex) = text(&actor.cwd);
-        let (commands, failed) = commands.get(&actor.id).copied().unwrap_or_default();
-        let agent = match kind {
-            Kind::Agent(agent) => Some(agent.id.to_owned()),
-            Kind::Human | Kind::Script => None,
-        };
+        let (all, commands, failed) = sums.get(&actor.id).copied().unwrap_or_default();
         let row = SessionRow {
             session: session_id(actor.id),
             by: kind.name().to_owned(),
-            agent,
-            name: who.session_name(actor.id),
+            agent: agent_of(kind),
+            name: steps.who.session_name(actor.id),
             actor: actor.id.0,
             pid: actor.pid,
             argv,
             argv_hex,
             cwd,
             cwd_hex,
+            steps: all,
             commands,
             failed,
-            files_read: sum.touched.read.len() as u64,
-            files_written: sum.touched.written.len() as u64,
+            files_read: touched.read.len() as u64,
+            files_written: touched.written.len() as u64,
             started: time::format(actor.first),
-            ended: sum.ended.filter(|_| !sum.running).map(time::format),
+            ended: ends.get(&actor.id).copied().flatten().map(time::format),
         };
         if sink(row).is_break() {
             break;
@@ -149,73 +102,114 @@ pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
     Ok(())
 }
 
-/// Sends a row for each command, the newest first.
+/// The agent behind a session, as in `--json`.
+pub fn agent_of(kind: Kind) -> Option<String> {
+    match kind {
+        Kind::Agent(agent) => Some(agent.id.to_owned()),
+        Kind::Human | Kind::Script => None,
+    }
+}
+
+/// The session that a user means.
 ///
 /// # Errors
-/// When the log cannot be read, and when there is no such session.
-pub fn log(store: &Store, filter: &LogFilter, sink: Sink<'_, CommandRow>) -> Result<()> {
-    let who = Who::load(store)?;
-    let (known, sums) = sums(store, &who)?;
-    let wanted = match &filter.session {
-        None => None,
-        Some(text) => {
-            let id = text.strip_prefix('s').and_then(|n| n.parse().ok()).map(ActorId);
-            let missing = || format!("there is no session {text}: `regentfs sessions` shows those that are there");
-            Some(id.filter(|id| known.contains_key(id)).ok_or_else(|| QueryError::Filter(missing()))?)
+/// When there is none of that name.
+pub fn find_session(steps: &Steps, wanted: &str) -> Result<ActorId> {
+    let known = |id: &ActorId| steps.who.kind(*id).is_some();
+    let missing = || format!("there is no session {wanted}: `regentfs sessions` shows those that are there");
+    session_of(wanted).filter(known).ok_or_else(|| QueryError::Filter(missing()))
+}
+
+/// The step that a user means.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn find_step<'s>(steps: &'s Steps, wanted: &str) -> Result<&'s Step> {
+    let missing = || format!("there is no step {wanted}: `regentfs log` shows those that are there");
+    let found = wanted.parse::<StepId>().ok().and_then(|id| steps.get(id));
+    found.ok_or_else(|| QueryError::Filter(missing()))
+}
+
+/// Sends a row for each step, the newest first.
+///
+/// # Errors
+/// When the log cannot be read, and when there is no such session or step.
+pub fn log(store: &Store, filter: &LogFilter, name: SnapshotName<'_>, sink: Sink<'_, StepRow>) -> Result<()> {
+    let steps = Steps::load(store)?;
+    let session = filter.session.as_deref().map(|text| find_session(&steps, text)).transpose()?;
+    let one = filter.step.as_deref().map(|text| find_step(&steps, text)).transpose()?.map(|step| step.id);
+    let wanted = |step: &&Step| match step.id {
+        id if one.is_some() => Some(id) == one,
+        _ if session.is_some_and(|id| id != step.session) => false,
+        StepId::Command(_) => {
+            filter.all || matches!(steps.kind(step.session), Kind::Agent(_)) || step.touched.events > 0
         }
+        StepId::Own { .. } => !filter.commands && (filter.reads || step.kind() == "edit"),
     };
-    let mut found: Vec<(&Actor, ActorId)> = who
-        .actors()
-        .filter_map(|actor| Some((actor, who.place(actor.id)?)))
-        .filter(|(actor, place)| place.command == Some(actor.id) && wanted.is_none_or(|id| id == place.session))
-        .map(|(actor, place)| (actor, place.session))
-        .filter(|(actor, session)| {
-            let of_agent = matches!(who.kind(*session), Some(Kind::Agent(_)));
-            filter.all || of_agent || sums.get(&actor.id).is_some_and(|sum| sum.touched.events > 0)
-        })
-        .collect();
-    found.sort_by_key(|(actor, _)| std::cmp::Reverse((actor.first, actor.id)));
+    let mut found: Vec<(&Step, crate::types::Time)> =
+        steps.iter().filter(wanted).map(|step| (step, started(&steps, step))).collect();
+    found.sort_by_key(|(step, at)| std::cmp::Reverse((*at, step.id)));
     if filter.newest > 0 {
         found.truncate(filter.newest);
     }
-    for (actor, session) in found {
-        let sum = sums.get(&actor.id);
-        let (argv, argv_hex) = texts(&actor.argv);
-        let (cwd, cwd_hex) = text(&actor.cwd);
-        let (exit, signal) = exit(actor);
-        let (command, command_hex) = match agents::asked(&actor.argv) {
-            Some(asked) => {
-                let (command, hex) = text(&asked);
-                (Some(command), hex)
-            }
-            None => (None, None),
-        };
-        let kind = who.kind(session).unwrap_or(Kind::Script);
-        let row = CommandRow {
-            step: command_id(actor.id),
-            session: session_id(session),
-            by: kind.name().to_owned(),
-            agent: match kind {
-                Kind::Agent(agent) => Some(agent.id.to_owned()),
-                Kind::Human | Kind::Script => None,
-            },
-            kind: "command".to_owned(),
-            command,
-            command_hex,
-            argv,
-            argv_hex,
-            cwd,
-            cwd_hex,
-            exit,
-            signal,
-            started: time::format(actor.first),
-            ended: actor.exit_at.map(time::format),
-            reads: sum.map_or(0, |sum| sum.touched.read.len() as u64),
-            writes: sum.map_or(0, |sum| sum.touched.written.len() as u64),
-        };
-        if sink(row).is_break() {
+    for (step, _) in found {
+        if sink(row(&steps, step, name)).is_break() {
             break;
         }
     }
     Ok(())
+}
+
+/// When a step began: a command with its process, anything else with its first event.
+fn started(steps: &Steps, step: &Step) -> crate::types::Time {
+    let process = match step.id {
+        StepId::Command(top) => steps.who.actor(top).map(|actor| actor.first),
+        StepId::Own { .. } => None,
+    };
+    process.or(step.first.map(|(_, time)| time)).unwrap_or_default()
+}
+
+/// A step as a row.
+pub fn row(steps: &Steps, step: &Step, name: SnapshotName<'_>) -> StepRow {
+    let process = match step.id {
+        StepId::Command(top) => steps.who.actor(top),
+        StepId::Own { session, .. } => steps.who.actor(session),
+    };
+    let is_command = matches!(step.id, StepId::Command(_));
+    let (argv, argv_hex) = process.map(|actor| texts(&actor.argv)).unwrap_or_default();
+    let (cwd, cwd_hex) = process.map(|actor| text(&actor.cwd)).unwrap_or_default();
+    let (exit, signal) = process.filter(|_| is_command).map(exit).unwrap_or_default();
+    let asked = process.filter(|_| is_command).and_then(|actor| agents::asked(&actor.argv));
+    let (command, command_hex) = match asked {
+        Some(asked) => {
+            let (command, hex) = text(&asked);
+            (Some(command), hex)
+        }
+        None => (None, None),
+    };
+    let ended = if is_command { process.and_then(|actor| actor.exit_at) } else { step.last.map(|(_, time)| time) };
+    let (paths, paths_hex) = texts(&step.paths.iter().map(|path| path.as_bytes().to_vec()).collect::<Vec<_>>());
+    let kind = steps.kind(step.session);
+    StepRow {
+        step: step.id.to_string(),
+        session: session_id(step.session),
+        by: kind.name().to_owned(),
+        agent: agent_of(kind),
+        kind: step.kind().to_owned(),
+        command,
+        command_hex,
+        argv,
+        argv_hex,
+        cwd,
+        cwd_hex,
+        exit,
+        signal,
+        started: time::format(started(steps, step)),
+        ended: ended.map(time::format),
+        reads: step.touched.read.len() as u64,
+        writes: step.touched.written.len() as u64,
+        paths,
+        paths_hex,
+        snapshot: step.epochs.last().and_then(|epoch| name(*epoch)),
+    }
 }

@@ -10,6 +10,7 @@ pub mod log;
 pub mod ps;
 pub mod reads;
 pub mod rows;
+pub mod steps;
 pub mod time;
 pub mod who;
 
@@ -24,7 +25,7 @@ pub use glob::PathGlob;
 pub use log::{LogFilter, log, sessions};
 pub use ps::{PsFilter, ps};
 pub use reads::{ReadsFilter, reads};
-pub use rows::{CommandRow, EventRow, ImageRow, PsRow, ReadRow, SessionRow};
+pub use rows::{EventRow, ImageRow, PsRow, ReadRow, SessionRow, StepRow};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

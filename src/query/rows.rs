@@ -130,6 +130,8 @@ pub struct SessionRow {
     pub cwd: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd_hex: Option<String>,
+    /// Commands, and what it changed by itself.
+    pub steps: u64,
     pub commands: u64,
     pub failed: u64,
     pub files_read: u64,
@@ -139,15 +141,15 @@ pub struct SessionRow {
     pub ended: Option<String>,
 }
 
-/// A command that was run in a session.
+/// What belongs together of what a session did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandRow {
+pub struct StepRow {
     pub step: String,
     pub session: String,
     /// As in [`SessionRow`].
     pub by: String,
     pub agent: Option<String>,
-    /// `command`.
+    /// `command`; `edit`: changes by the agent, shell or editor itself; `read`: the same without changes.
     pub kind: String,
     /// What a shell was given to run, without what the agent wraps around it.
     pub command: Option<String>,
@@ -166,6 +168,12 @@ pub struct CommandRow {
     /// Files.
     pub reads: u64,
     pub writes: u64,
+    /// The first few that were changed.
+    pub paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths_hex: Option<Vec<String>>,
+    /// The snapshot with its last change; null when it changed nothing, or is not over.
+    pub snapshot: Option<String>,
 }
 
 #[cfg(test)]

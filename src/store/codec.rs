@@ -331,9 +331,12 @@ pub struct VersionRecord {
     pub parent: Parent,
     /// Bytes of the parent that still show: behind it, what is not the version's own is zero.
     pub limit: u64,
+    /// Who made it; everybody else who wrote to it belongs to the same step. The kernel for what no process wrote, and where that is not known.
+    pub by: ActorId,
 }
 
-const VERSION_LAYOUT: u8 = 1;
+/// Layout 1 does not know who.
+const VERSION_LAYOUT: u8 = 2;
 
 pub fn put_version(out: &mut Vec<u8>, v: &VersionRecord) {
     let mut w = Writer(out);
@@ -349,11 +352,15 @@ pub fn put_version(out: &mut Vec<u8>, v: &VersionRecord) {
     w.u8(tag);
     w.u64(parent);
     w.u64(v.limit);
+    w.u64(v.by.0);
 }
 
 pub fn get_version(bytes: &[u8]) -> Result<VersionRecord> {
     let mut r = Reader::new(bytes, "version");
-    r.layout(VERSION_LAYOUT)?;
+    let layout = r.u8()?;
+    if !(1..=VERSION_LAYOUT).contains(&layout) {
+        return Err(r.corrupt(&format!("layout {layout}, expected {VERSION_LAYOUT}")));
+    }
     let (ino, epoch, tag, parent) = (Ino(r.u64()?), Epoch(r.u64()?), r.u8()?, r.u64()?);
     let parent = match tag {
         0 => Parent::None,
@@ -363,8 +370,9 @@ pub fn get_version(bytes: &[u8]) -> Result<VersionRecord> {
         _ => return Err(r.corrupt("unknown parent")),
     };
     let limit = r.u64()?;
+    let by = ActorId(if layout == 1 { 0 } else { r.u64()? });
     r.end()?;
-    Ok(VersionRecord { ino, epoch, parent, limit })
+    Ok(VersionRecord { ino, epoch, parent, limit, by })
 }
 
 const EVENT_LAYOUT: u8 = 1;
@@ -492,10 +500,22 @@ mod tests {
         assert_eq!(get_dentry(&out).unwrap(), Dentry::Entry { ino: Ino(258), kind: Kind::Dir });
 
         out.clear();
-        let version = VersionRecord { ino: Ino(1), epoch: Epoch(2), parent: Parent::Version(VersionId(3)), limit: 4 };
+        let version = VersionRecord {
+            ino: Ino(1),
+            epoch: Epoch(2),
+            parent: Parent::Version(VersionId(3)),
+            limit: 4,
+            by: ActorId(5),
+        };
         put_version(&mut out, &version);
-        assert_eq!(hex(&out), "0101000000000000000200000000000000020300000000000000040000000000000".to_owned() + "0");
+        assert_eq!(
+            hex(&out),
+            "02010000000000000002000000000000000203000000000000000400000000000000050000000000000".to_owned() + "0"
+        );
         assert_eq!(get_version(&out).unwrap(), version);
+        out[0] = 1;
+        out.truncate(out.len() - 8);
+        assert_eq!(get_version(&out).unwrap(), VersionRecord { by: ActorId::KERNEL, ..version });
 
         out.clear();
         let (time, epoch, actor, note) = event();

@@ -208,6 +208,20 @@ impl Machine {
         Ok(snapshot)
     }
 
+    /// Seals what there is if anything was changed. The caller holds [`Store::busy`](crate::store::Store::busy).
+    ///
+    /// # Errors
+    /// A full disk; what the log says.
+    pub fn seal_step(&self, ctx: &Ctx, note: &str) -> Result<()> {
+        let space = &self.overlay.store().space;
+        space.claim(ROOM)?;
+        let _gate = self.gate.close();
+        if self.overlay.is_changed()? {
+            self.overlay.seal(ctx, &Reason::new(Why::Step, note)).map_err(os("cannot take a snapshot"))?;
+        }
+        Ok(())
+    }
+
     /// Seals what there is if anything was changed since the last snapshot; returns the newest one's state either way. With the gate closed.
     pub(crate) fn seal_before(&self, ctx: &Ctx, note: &str) -> Result<At> {
         let timeline = self.overlay.timeline();

@@ -17,7 +17,7 @@ use crate::store::codec::{Content, Parent, VersionRecord};
 use crate::store::history::{self, OpKind, Operation, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Counter, Kv, StoreError};
-use crate::types::{At, Epoch, Errno, Ino, Kind, Path, Timeline, VersionId};
+use crate::types::{ActorId, At, Epoch, Errno, Ino, Kind, Path, Timeline, VersionId};
 
 /// What a merge did, or would do.
 #[derive(Debug, Default)]
@@ -66,7 +66,10 @@ impl Files<'_> {
             self.overlay.write_version(id, &bytes)?;
         }
         // The epoch is that in which it is carried out.
-        wishes.put_version(id, VersionRecord { ino: node.ino, epoch: Epoch::BASE, parent: Parent::None, limit: 0 });
+        wishes.put_version(
+            id,
+            VersionRecord { ino: node.ino, epoch: Epoch::BASE, parent: Parent::None, limit: 0, by: ActorId::KERNEL },
+        );
         if several {
             self.shared.entry(node.ino).or_default().push((id, bytes));
         }

@@ -19,7 +19,7 @@ use crate::world::World;
 const FILES: u64 = 12;
 
 fn ctx() -> Ctx {
-    Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(1_600_000_000, 0), epoch: Epoch(1) }
+    Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(1_600_000_000, 0), epoch: Epoch(1), shared: false }
 }
 
 fn bytes(overlay: &Overlay, inode: &Inode) -> Vec<u8> {

@@ -114,7 +114,7 @@ impl World {
 
     fn ctx(&mut self) -> Ctx {
         self.clock += 1;
-        Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(self.clock, 7), epoch: Epoch(1) }
+        Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time::new(self.clock, 7), epoch: Epoch(1), shared: false }
     }
 
     pub fn snapshots(&self) -> Vec<Snapshot> {
@@ -186,7 +186,8 @@ impl World {
             kept = next(Counter::Operation);
             let version = VersionId(next(Counter::Version));
             self.store.data.write(version, 0, &version.0.to_le_bytes()).expect("write");
-            let record = VersionRecord { ino: Ino(0), epoch: Epoch::BASE, parent: Parent::None, limit: 0 };
+            let record =
+                VersionRecord { ino: Ino(0), epoch: Epoch::BASE, parent: Parent::None, limit: 0, by: ActorId::KERNEL };
             let mut value = Vec::new();
             codec::put_version(&mut value, &record);
             batch.put(Table::Tree, &keys::version(version), &value);

@@ -76,7 +76,7 @@ impl Layer {
 
     fn ctx() -> Ctx {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Ctx { actor: ActorId(1), uid, gid, now: regentfs::clock::now(), epoch: Epoch(1) }
+        Ctx { actor: ActorId(1), uid, gid, now: regentfs::clock::now(), epoch: Epoch(1), shared: false }
     }
 
     /// Whether the kernel tells the file system to take set-id bits away: for all but CAP_FSETID.

@@ -148,7 +148,7 @@ impl Scene {
 
     pub fn ctx(&self) -> Ctx {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Ctx { actor: ActorId(1), uid, gid, now: self.now(), epoch: Epoch(1) }
+        Ctx { actor: ActorId(1), uid, gid, now: self.now(), epoch: Epoch(1), shared: false }
     }
 
     // Edits.

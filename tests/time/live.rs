@@ -86,7 +86,7 @@ impl Live {
     }
 
     pub fn ctx(now: Time) -> Ctx {
-        Ctx { actor: ActorId(1), uid: 0, gid: 0, now, epoch: Epoch(1) }
+        Ctx { actor: ActorId(1), uid: 0, gid: 0, now, epoch: Epoch(1), shared: false }
     }
 
     /// Counts a look-up, as the daemon does when it answers one.

@@ -62,7 +62,7 @@ impl Overlay {
         let offset = if write.append { state.attr.size } else { write.offset };
         let end = offset.checked_add(len).filter(|&end| end <= MAX_SIZE).ok_or(Errno::EFBIG)?;
         let mut batch = Batch::new();
-        let mut version = self.writable(inode, &state, &mut batch)?;
+        let mut version = self.writable(ctx, inode, &state, &mut batch)?;
         if end > state.attr.size {
             self.trim(&mut version, state.attr.size)?;
         }

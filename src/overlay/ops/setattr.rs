@@ -78,7 +78,7 @@ impl Overlay {
             if set.kill_ids {
                 attr.perm = without_ids(attr.perm);
             }
-            cut = self.resize(inode, &state, size, &mut batch)?;
+            cut = self.resize(ctx, inode, &state, size, &mut batch)?;
             attr.size = size;
             attr.mtime = ctx.now;
         }
@@ -138,14 +138,14 @@ impl Overlay {
     }
 
     /// The version with the new size; `None` when nothing about the bytes changes.
-    fn resize(&self, inode: &Inode, state: &State, size: u64, batch: &mut Batch) -> Result<Option<Version>> {
+    fn resize(&self, ctx: &Ctx, inode: &Inode, state: &State, size: u64, batch: &mut Batch) -> Result<Option<Version>> {
         if size == state.attr.size {
             return Ok(None);
         }
         if matches!(state.content, Bytes::None) && size == 0 {
             return Ok(None);
         }
-        let mut version = self.writable(inode, state, batch)?;
+        let mut version = self.writable(ctx, inode, state, batch)?;
         if size > state.attr.size {
             self.trim(&mut version, state.attr.size)?;
         } else {

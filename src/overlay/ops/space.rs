@@ -53,7 +53,7 @@ impl Overlay {
         self.store.space.claim(if fills { range.len } else { 512 }).map_err(failed)?;
         let mut state = inode.state.write();
         let mut batch = Batch::new();
-        let mut version = self.writable(inode, &state, &mut batch)?;
+        let mut version = self.writable(ctx, inode, &state, &mut batch)?;
         let mut attr = state.attr;
         let grows = matches!(how, Allocate::Extend | Allocate::Zero { keep_size: false });
         if grows && end > attr.size {

@@ -145,7 +145,7 @@ impl World<'_> {
         let mut value = Vec::new();
         let ino = FILE;
         let limit = if parent == Parent::None { 0 } else { 5 };
-        codec::put_version(&mut value, &VersionRecord { ino, epoch: Epoch(epoch), parent, limit });
+        codec::put_version(&mut value, &VersionRecord { ino, epoch: Epoch(epoch), parent, limit, by: ActorId(1) });
         self.0.put(Table::Tree, &keys::version(VersionId(id)), &value);
     }
 

@@ -140,7 +140,13 @@ impl Old {
             batch.put(Table::Tree, &keys::dentry(MAIN, dir, name, FIRST), &value);
         }
         let mut value = Vec::new();
-        let version = VersionRecord { ino: self.ino("dir/deep/file"), epoch: FIRST, parent: Parent::Base, limit: 9 };
+        let version = VersionRecord {
+            ino: self.ino("dir/deep/file"),
+            epoch: FIRST,
+            parent: Parent::Base,
+            limit: 9,
+            by: ActorId(1),
+        };
         codec::put_version(&mut value, &version);
         batch.put(Table::Tree, &keys::version(VersionId(1)), &value);
         batch.put(Table::Tree, &keys::chunk(VersionId(1), 0), &1u64.to_le_bytes());

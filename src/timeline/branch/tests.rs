@@ -18,7 +18,8 @@ use crate::timeline::undo::Direction;
 use crate::timeline::{Gate, Showing};
 use crate::types::{ActorId, Errno, HandleId, Kind, Known, Time};
 
-const CTX: Ctx = Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time { secs: 9, nanos: 9 }, epoch: Epoch(1) };
+const CTX: Ctx =
+    Ctx { actor: ActorId(1), uid: 0, gid: 0, now: Time { secs: 9, nanos: 9 }, epoch: Epoch(1), shared: false };
 
 /// A base, a store, and the overlay in place.
 struct World {
