@@ -5,6 +5,7 @@
 pub mod actors;
 pub mod apply;
 pub mod base;
+pub mod blame;
 pub mod cli;
 pub mod clock;
 pub mod control;

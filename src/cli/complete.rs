@@ -20,6 +20,7 @@ use super::{Which, repo};
 use crate::control::client::Client;
 use crate::control::protocol::{Request, SnapshotsFilter, TimelineRequest};
 use crate::query::time::format;
+use crate::query::{self, LogFilter, StepRow};
 use crate::store::format::{FORMAT, Format};
 use crate::store::{Store, history};
 use crate::timeline::names::Names;
@@ -247,6 +248,28 @@ pub fn snapshot(current: &OsStr) -> Vec<CompletionCandidate> {
         }
     }
     found
+}
+
+/// Steps, the newest first.
+pub fn step(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let filter = LogFilter { newest: OFFERED, ..LogFilter::default() };
+    let rows = match Knows::find() {
+        Ok(Knows::Daemon(client)) => Knows::ask(client, &Request::Log(filter)).unwrap_or_default(),
+        Ok(Knows::Store(store)) => {
+            let mut rows: Vec<StepRow> = Vec::new();
+            let _ = query::log(&store, &filter, &|_| None, &mut |row| {
+                rows.push(row);
+                ControlFlow::Continue(())
+            });
+            rows
+        }
+        Err(_) => Vec::new(),
+    };
+    rows.into_iter()
+        .filter(|row| row.step.starts_with(current))
+        .map(|row| CompletionCandidate::new(&row.step).help(Some(super::log::what(&row).into())))
+        .collect()
 }
 
 /// One point in time, or two with dots between them.

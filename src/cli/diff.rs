@@ -74,8 +74,13 @@ pub type Sides = (Option<String>, Option<String>);
 
 /// Shows a comparison.
 pub fn show(out: &mut Output, repo: &Repo, how: &How, (from, to): Sides, paths: Vec<String>) -> Result<()> {
+    show_filtered(out, repo, how, DiffFilter { paths, from, to, ..DiffFilter::default() })
+}
+
+/// Shows what a filter admits.
+pub fn show_filtered(out: &mut Output, repo: &Repo, how: &How, filter: DiffFilter) -> Result<()> {
     let detail = how.detail();
-    let request = Request::Diff(DiffFilter { paths, all: how.all, detail, from, to });
+    let request = Request::Diff(DiffFilter { all: how.all, detail, ..filter });
     let mut rows = Vec::new();
     Source::of(repo)?.ask(&request, &mut |row: DiffRow| {
         match detail {

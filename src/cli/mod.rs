@@ -4,8 +4,9 @@
 //! here errors are `anyhow`: they become one line on stderr and an exit code (`exit.rs`).
 
 pub mod apply;
+pub mod blame;
 pub mod bring;
-pub mod complete;
+mod complete;
 pub mod diff;
 pub mod discard;
 pub mod events;
@@ -24,8 +25,9 @@ pub mod progress;
 pub mod ps;
 pub mod reads;
 pub mod repo;
+pub mod revert;
 pub mod rewind;
-pub mod sessions;
+mod sessions;
 pub mod show;
 pub mod snapshot;
 pub mod snapshots;
@@ -34,6 +36,7 @@ pub mod status;
 pub mod timeline;
 pub mod undo;
 pub mod unmount;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +73,9 @@ enum Command {
     Export(export::Args),
     Timeline(timeline::Args),
     Sessions(sessions::Args),
+    Blame(blame::Args),
+    Why(why::Args),
+    Revert(revert::Args),
     Log(log::Args),
     Ps(ps::Args),
     Events(events::Args),
@@ -113,6 +119,9 @@ pub fn main() -> ExitCode {
         Command::Timeline(args) => timeline::run(args, store),
         Command::Apply(args) => apply::run(args, store),
         Command::Export(args) => export::run(args, store),
+        Command::Blame(args) => blame::run(args, store),
+        Command::Why(args) => why::run(args, store),
+        Command::Revert(args) => revert::run(args, store),
         Command::Sessions(args) => sessions::run(args, store),
         Command::Log(args) => log::run(args, store),
         Command::Ps(args) => ps::run(args, store),

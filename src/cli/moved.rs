@@ -68,7 +68,7 @@ pub fn ask(repo: &Repo, request: &Request, json: bool) -> Result<()> {
             "{}: nothing was done (--ours overwrites what the repository has there, --theirs leaves it)",
             count(n, "conflict")
         ),
-        (n, false, "merge") => {
+        (n, false, "merge" | "revert") => {
             bail!("{}: nothing was done (--ours or --theirs decides)", count(n, "conflict"))
         }
         (n, false, _) => bail!("{}: nothing was done", count(n, "conflict")),

@@ -15,6 +15,7 @@ use crate::base::DirBase;
 use crate::clock;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Done, Failure, FromRow, Request, Row, SnapshotsFilter, dispatch};
+use crate::control::steps;
 use crate::control::time::{self as moves, Mover};
 use crate::daemon::mounts;
 use crate::overlay::{Ctx, Overlay};
@@ -205,6 +206,10 @@ impl Words {
         };
         let candidates: Vec<_> = self.rows.iter().map(candidate).collect();
         let usage = |e: spec::SpecError| anyhow::Error::from(super::exit::Usage(e.to_string()));
+        // Who knows the record will say whether there is such a step.
+        if steps::is_name(text) && !candidates.iter().any(|one| one.label.as_deref() == Some(text)) {
+            return Ok(());
+        }
         let parsed = spec::parse(text, clock::now()).map_err(usage)?;
         // Steps and times are looked up where the history is; here only the name matters.
         let name = match parsed {

@@ -32,7 +32,7 @@ impl Mover<'_> {
         let note = format!("merge of {}", asked.timeline);
         let how = How { favor, dry_run: asked.dry_run, note: &note };
         let merged = self.machine.merge(&self.ctx, theirs, how, &self.mapped)?;
-        self.tell_merged(note, &merged, sink)
+        self.tell_merged(OpKind::Merge, note, &merged, sink)
     }
 
     /// # Errors
@@ -55,10 +55,16 @@ impl Mover<'_> {
         })
     }
 
-    fn tell_merged(&self, note: String, merged: &Merged, sink: Sink<'_>) -> Result<Done, Failure> {
+    pub(super) fn tell_merged(
+        &self,
+        kind: OpKind,
+        note: String,
+        merged: &Merged,
+        sink: Sink<'_>,
+    ) -> Result<Done, Failure> {
         let names = Names::of(self.overlay())?;
         let row = MovedRow {
-            op: OpKind::Merge.name().to_owned(),
+            op: kind.name().to_owned(),
             done: merged.moved.is_some(),
             before: merged.moved.as_ref().map(|m| names.id(m.before.epoch)),
             after: merged.moved.as_ref().map(|m| names.id(m.after.epoch)),

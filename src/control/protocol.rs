@@ -7,12 +7,14 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::contents::OverlayContents;
+use super::steps::{BlameFilter, Revert};
 use super::{steps, time};
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
 use crate::query::{
-    self, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow, StepRow,
+    self, BlameRow, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow,
+    StepRow, StoryRow,
 };
 use crate::store::{Store, StoreError, history};
 use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
@@ -31,6 +33,9 @@ pub enum Request {
     Ps(PsFilter),
     Sessions,
     Log(LogFilter),
+    Blame(BlameFilter),
+    /// All that is known of a step, by its name.
+    Story(String),
     Events {
         filter: EventFilter,
         follow: bool,
@@ -65,6 +70,7 @@ pub enum Request {
     Undo(Undo),
     Apply(Apply),
     Merge(Merge),
+    Revert(Revert),
     Export(Export),
     /// Commits that were made in the mount, as a branch of the repository on disk.
     Bring(Bring),
@@ -96,6 +102,7 @@ impl Request {
                 | Request::Undo(_)
                 | Request::Apply(_)
                 | Request::Merge(_)
+                | Request::Revert(_)
                 | Request::Export(_)
                 | Request::Bring(_)
                 | Request::Timeline(_)
@@ -117,6 +124,8 @@ impl Request {
             | Request::Undo(_)
             | Request::Apply(_)
             | Request::Merge(_)
+            | Request::Revert(_)
+            | Request::Blame(_)
             | Request::Export(_)
             | Request::Bring(_) => true,
             Request::Timeline(TimelineRequest::Fork { from, .. }) => {
@@ -127,6 +136,7 @@ impl Request {
             | Request::Ps(_)
             | Request::Sessions
             | Request::Log(_)
+            | Request::Story(_)
             | Request::Events { .. }
             | Request::Reads(_)
             | Request::Unmount { .. }
@@ -410,6 +420,8 @@ pub enum Row {
     Ps(PsRow),
     Session(SessionRow),
     Step(StepRow),
+    Blame(BlameRow),
+    Story(StoryRow),
     Event(EventRow),
     Read(ReadRow),
     Snapshot(SnapshotRow),
@@ -442,7 +454,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Session(SessionRow) Step(StepRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
+    Session(SessionRow) Step(StepRow) Blame(BlameRow) Story(StoryRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -457,17 +469,23 @@ pub fn dispatch(
     sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Done, Failure> {
     // What is looked at is not collected meanwhile.
-    let looks = matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Cat { .. });
+    let looks = matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Cat { .. } | Request::Blame(_));
     let _past = looks.then(|| store.past.read());
     match request {
         Request::Diff(filter) => {
-            let (from, to) = time::sides(overlay, filter)?;
             let sink = RefCell::new(sink);
             let progress = &mut |done, total| {
                 let row = ProgressRow { what: "comparing".to_owned(), done, total, bytes: 0 };
                 let _ = (sink.borrow_mut())(Row::Progress(row));
             };
-            let notes = diff::diff(&from, &to, filter, &mut |row| (sink.borrow_mut())(Row::Diff(row)), progress)?;
+            let rows = &mut |row| (sink.borrow_mut())(Row::Diff(row));
+            let notes = match &filter.step {
+                Some(step) => steps::diff(overlay, step, filter, rows, progress)?,
+                None => {
+                    let (from, to) = time::sides(overlay, filter)?;
+                    diff::diff(&from, &to, filter, &|_| true, rows, progress)?
+                }
+            };
             Ok(Done { notes, ..Done::default() })
         }
         Request::Ps(filter) => {
@@ -479,6 +497,8 @@ pub fn dispatch(
             Ok(Done::default())
         }
         Request::Log(filter) => steps::log(store, filter, sink),
+        Request::Story(step) => steps::story(store, step, sink),
+        Request::Blame(filter) => steps::blame(overlay, filter, sink),
         Request::Events { filter, follow: _ } => {
             let contents = OverlayContents::new(overlay);
             let Seq(next) = query::events(store, filter, &contents, &mut |row| sink(Row::Event(row)))?;
@@ -502,6 +522,7 @@ pub fn dispatch(
         | Request::Undo(_)
         | Request::Apply(_)
         | Request::Merge(_)
+        | Request::Revert(_)
         | Request::Export(_)
         | Request::Bring(_)
         | Request::Gc(_) => {

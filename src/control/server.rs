@@ -224,6 +224,8 @@ impl Served {
             | Request::Ps(_)
             | Request::Sessions
             | Request::Log(_)
+            | Request::Blame(_)
+            | Request::Story(_)
             | Request::Events { .. }
             | Request::Reads(_)
             | Request::Snapshots(_)
@@ -249,6 +251,7 @@ impl Served {
             }
             Request::Snapshot { .. }
             | Request::Rewind(_)
+            | Request::Revert(_)
             | Request::Discard { .. }
             | Request::Undo(_)
             | Request::Apply(_)

@@ -1,15 +1,278 @@
-//! Answers about steps. The same for a daemon and for a store that nothing is mounted from.
+//! Answers about steps: which there are, what exactly one changed, who wrote a line; and taking one back out. The same for a daemon and for a store
+//! that nothing is mounted from.
+
+use std::ops::ControlFlow;
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::protocol::{Done, Failure, Row};
-use super::time::Sink;
-use crate::query::{self, LogFilter};
-use crate::store::{Store, history};
+use super::time::{Mover, Sink, place as point};
+use crate::actors::agents;
+use crate::blame::{self, BlameError, Source};
+use crate::diff::{self, DiffFilter, DiffRow};
+use crate::overlay::Overlay;
+use crate::overlay::view::{Node, View};
+use crate::query::log::{agent_of, find_session, find_step};
+use crate::query::rows::{text, texts};
+use crate::query::steps::{StepId, Steps, session_id, session_of};
+use crate::query::who::Who;
+use crate::query::{self, BlameRow, LogFilter, time::format};
+use crate::store::history::{self, OpKind};
+use crate::store::{Store, StoreError};
+use crate::timeline::combine::Favor;
+use crate::timeline::merging::How;
+use crate::timeline::names::Place;
+use crate::timeline::parts::{homes, parts};
 use crate::timeline::spec;
+use crate::timeline::undo::Direction;
+use crate::types::{At, Epoch, Path, unhex};
+
+/// Which lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlameFilter {
+    /// Relative to the root, in hexadecimal.
+    pub path: String,
+    /// The first line is 1; both ends count.
+    pub lines: Option<(u64, u64)>,
+    /// The state that is looked at; nothing means now.
+    pub at: Option<String>,
+}
+
+/// What to take back out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Revert {
+    pub step: String,
+    /// Only these, relative to the root, in hexadecimal; none means everything.
+    pub paths: Vec<String>,
+    /// What to take where later changes touch it: what is there, or what was there before. Neither means that nothing is done then.
+    pub ours: bool,
+    pub theirs: bool,
+    /// Say what would happen, and do nothing.
+    pub dry_run: bool,
+}
+
+impl From<BlameError> for Failure {
+    fn from(error: BlameError) -> Failure {
+        let exit = if matches!(error, BlameError::Missing(_) | BlameError::NoFile(_)) { 2 } else { 1 };
+        Failure { message: error.to_string(), exit }
+    }
+}
+
+/// Whether a text has the form of the name of a step or session.
+pub fn is_name(text: &str) -> bool {
+    text.parse::<StepId>().is_ok() || session_of(text).is_some()
+}
+
+/// How a snapshot is called.
+fn namer(store: &Store) -> Result<impl Fn(Epoch) -> Option<String>, StoreError> {
+    let sealed: rustc_hash::FxHashSet<_> = history::snapshots(&*store.kv)?.into_iter().map(|s| s.epoch).collect();
+    let id = store.format.id.clone();
+    Ok(move |epoch| sealed.contains(&epoch).then(|| spec::id_of(&id, epoch)))
+}
 
 /// Lists steps, the newest first.
 pub fn log(store: &Store, filter: &LogFilter, sink: Sink<'_>) -> Result<Done, Failure> {
-    let sealed: rustc_hash::FxHashSet<_> = history::snapshots(&*store.kv)?.into_iter().map(|s| s.epoch).collect();
-    let name = |epoch| sealed.contains(&epoch).then(|| spec::id_of(&store.format.id, epoch));
-    query::log(store, filter, &name, &mut |row| sink(Row::Step(row)))?;
+    query::log(store, filter, &namer(store)?, &mut |row| sink(Row::Step(row)))?;
     Ok(Done::default())
+}
+
+/// Sends all that is known of a step but its changes.
+pub fn story(store: &Store, step: &str, sink: Sink<'_>) -> Result<Done, Failure> {
+    let steps = Steps::load(store)?;
+    let step = find_step(&steps, step)?;
+    let row = query::story::story(store, &steps, step, &namer(store)?)?;
+    let _ = sink(Row::Story(row));
+    Ok(Done::default())
+}
+
+/// The state just after a step, or after the last one of a session.
+pub fn place(overlay: &Overlay, name: &str) -> Result<Place, Failure> {
+    let store = overlay.store();
+    let steps = Steps::load(store)?;
+    let last = if session_of(name).is_some() {
+        let session = find_session(&steps, name)?;
+        steps.iter().filter(|step| step.session == session).filter_map(|step| step.epochs.last().copied()).max()
+    } else {
+        find_step(&steps, name)?.epochs.last().copied()
+    };
+    let Some(epoch) = last else {
+        return Err(Failure { message: format!("{name} changed nothing: there is no state after it"), exit: 2 });
+    };
+    let home = homes(&*store.kv)?.get(&epoch).copied();
+    let Some(timeline) = home else {
+        return Err(Failure { message: format!("the state after {name} was collected: choose another one"), exit: 2 });
+    };
+    let at = At { timeline, epoch };
+    Ok(if at == overlay.lineage().at() { Place::Now } else { Place::At(at) })
+}
+
+/// Sends what exactly one step changed. Returns remarks for people.
+pub fn diff(
+    overlay: &Overlay,
+    step: &str,
+    filter: &DiffFilter,
+    sink: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<String>, Failure> {
+    let steps = Steps::load(overlay.store())?;
+    let id = find_step(&steps, step)?.id;
+    let mut notes = Vec::new();
+    let parts = parts(overlay, &steps, &|other, _| other == id)?;
+    let mut ended = false;
+    for (n, part) in parts.iter().enumerate() {
+        let (from, to) = (View::new(overlay, part.from.clone()), View::new(overlay, part.to.clone()));
+        let only = |change: &diff::Change| part.has(&change.path, change.old.as_ref(), change.new.as_ref());
+        let mut take = |row| {
+            let flow = sink(row);
+            ended |= flow.is_break();
+            flow
+        };
+        notes.extend(diff::diff(&from, &to, filter, &only, &mut take, progress)?);
+        if ended {
+            break;
+        }
+        if n == 0 && parts.len() > 1 {
+            notes.push(format!("{step} changed files in {} parts, with others in between", parts.len()));
+        }
+    }
+    Ok(notes)
+}
+
+/// Who wrote what is in a blamed file, by source.
+struct Writers<'s> {
+    store: &'s Store,
+    who: Who,
+    names: Box<dyn Fn(Epoch) -> Option<String> + 's>,
+}
+
+impl Writers<'_> {
+    fn row(&self, source: &Source) -> Result<BlameRow, Failure> {
+        let mut row = BlameRow {
+            line: 0,
+            text: String::new(),
+            text_hex: None,
+            by: "base".to_owned(),
+            step: None,
+            session: None,
+            agent: None,
+            argv: None,
+            command: None,
+            prompt: None,
+            time: None,
+            snapshot: None,
+            path: None,
+            path_hex: None,
+        };
+        let Source::Version(wrote) = source else { return Ok(row) };
+        let (path, path_hex) = text(wrote.path.as_bytes());
+        (row.path, row.path_hex) = (Some(path), path_hex);
+        row.snapshot = (self.names)(wrote.epoch);
+        row.time = history::snapshot(&*self.store.kv, wrote.epoch)?.map(|s| format(s.time));
+        let Some(place) = self.who.place(wrote.by) else {
+            row.by = "unknown".to_owned();
+            return Ok(row);
+        };
+        let id = match place.command {
+            Some(top) => StepId::Command(top),
+            None => StepId::Own { epoch: wrote.epoch, session: place.session },
+        };
+        let kind = self.who.kind(place.session);
+        row.by = kind.map_or("unknown", |kind| kind.name()).to_owned();
+        row.agent = kind.and_then(agent_of);
+        row.step = Some(id.to_string());
+        row.session = Some(session_id(place.session));
+        if let Some(actor) = place.command.and_then(|top| self.who.actor(top)) {
+            row.argv = Some(texts(&actor.argv).0);
+            row.command = agents::asked(&actor.argv).map(|asked| String::from_utf8_lossy(&asked).into_owned());
+        }
+        Ok(row)
+    }
+}
+
+/// Sends a row for each line.
+pub fn blame(overlay: &Overlay, filter: &BlameFilter, sink: Sink<'_>) -> Result<Done, Failure> {
+    let store = overlay.store();
+    let path = Path::new(&unhex(&filter.path).unwrap_or_default());
+    let view = match &filter.at {
+        Some(at) => View::new(overlay, point(overlay, at)?.0.lineage(overlay)?),
+        None => View::now(overlay),
+    };
+    let blamed = blame::blame(&view, &path)?;
+    let writers = Writers { store, who: Who::load(store)?, names: Box::new(namer(store)?) };
+    let (first, last) = filter.lines.unwrap_or((1, u64::MAX));
+    if filter.lines.is_some() && (first == 0 || first > last || first > blamed.marks.len() as u64) {
+        let message = format!("{path} has {} lines: there is no line {first}", blamed.marks.len());
+        return Err(Failure { message, exit: 2 });
+    }
+    let mut rows: FxHashMap<u32, BlameRow> = FxHashMap::default();
+    for ((line, mark), number) in crate::merge::lines::split(&blamed.text).zip(&blamed.marks).zip(1..) {
+        if number < first || number > last {
+            continue;
+        }
+        let row = match rows.get(mark) {
+            Some(row) => row,
+            None => {
+                let source = blamed.sources.get(*mark as usize).unwrap_or(&Source::Base);
+                rows.entry(*mark).or_insert(writers.row(source)?)
+            }
+        };
+        let (text, text_hex) = text(line.strip_suffix(b"\n").unwrap_or(line));
+        if sink(Row::Blame(BlameRow { line: number, text, text_hex, ..row.clone() })).is_break() {
+            break;
+        }
+    }
+    Ok(Done::default())
+}
+
+impl Mover<'_> {
+    /// Takes a step back out of what there is now; later changes stay.
+    ///
+    /// # Errors
+    /// What was refused; nothing is changed then. Conflicts are rows.
+    pub(super) fn revert(&self, asked: &Revert, sink: Sink<'_>) -> Result<Done, Failure> {
+        let favor = match (asked.ours, asked.theirs) {
+            (true, true) => {
+                return Err(Failure { message: "--ours and --theirs exclude each other".to_owned(), exit: 2 });
+            }
+            (true, false) => Favor::Ours,
+            (false, true) => Favor::Theirs,
+            (false, false) => Favor::None,
+        };
+        let steps = Steps::load(self.overlay().store())?;
+        let id = find_step(&steps, &asked.step)?.id;
+        let parts = parts(self.overlay(), &steps, &|other, _| other == id)?;
+        if parts.is_empty() {
+            return Err(Failure { message: format!("{id} changed nothing that is still known"), exit: 2 });
+        }
+        let paths: Vec<Path> = asked.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
+        let note = format!("revert of {id}");
+        let how = How { favor, dry_run: asked.dry_run, note: &note };
+        let mut done = 0;
+        let mut all = crate::timeline::merging::Merged::default();
+        // The last change first.
+        for part in parts.iter().rev() {
+            let only = |path: &Path, was: Option<&Node>, is: Option<&Node>| {
+                part.has(path, was, is) && (paths.is_empty() || paths.iter().any(|p| path.is_below(p)))
+            };
+            let merged =
+                self.machine.bring(&self.ctx, (&part.to, &part.from, &only), OpKind::Revert, how, &self.mapped);
+            let stopped = !matches!(&merged, Ok(merged) if merged.conflicts.is_empty());
+            if stopped {
+                // All of it or nothing.
+                for _ in 0..done {
+                    self.machine.undo(&self.ctx, Direction::Undo, false, &self.mapped)?;
+                }
+            }
+            let merged = merged?;
+            if stopped {
+                return self.tell_merged(OpKind::Revert, note, &merged, sink);
+            }
+            done += usize::from(merged.moved.is_some());
+            all.add(merged);
+        }
+        self.tell_merged(OpKind::Revert, note, &all, sink)
+    }
 }

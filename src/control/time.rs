@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::protocol::{Apply, BytesRow, Done, Failure, ProgressRow, Request, Rewind, Row, SnapshotsFilter, Undo};
+use super::steps;
 use crate::apply::{Conflict, Expect, Found, Lost, Progress, Root, Stage, Watch};
 use crate::clock;
 use crate::diff::{self, DiffFilter};
@@ -97,7 +98,10 @@ pub fn resume(machine: &Machine, ctx: &Ctx) -> Result<(), Failure> {
 /// What a user's text stands for.
 pub(crate) fn place(overlay: &Overlay, text: &str) -> Result<(Place, Names), Failure> {
     let names = Names::of(overlay)?;
-    let place = names.find(text, clock::now())?;
+    let place = match names.find(text, clock::now()) {
+        Err(spec::SpecError::NotFound { .. }) if steps::is_name(text) => steps::place(overlay, text)?,
+        other => other?,
+    };
     Ok((place, names))
 }
 
@@ -127,7 +131,7 @@ pub fn snapshots(overlay: &Overlay, filter: &SnapshotsFilter, sink: Sink<'_>) ->
     let timelines = history::timelines(kv)?;
     let mut list = history::snapshots(kv)?;
     if let Some(one) = &filter.one {
-        let at = match names.find(one, clock::now())? {
+        let at = match place(overlay, one)?.0 {
             Place::At(at) => at,
             Place::Base | Place::Now => return Err(Failure::new(format!("{one} is no snapshot"))),
         };
@@ -234,6 +238,7 @@ impl Mover<'_> {
             Request::Rewind(rewind) => rewind.dry_run,
             Request::Discard { dry_run } => *dry_run,
             Request::Apply(apply) => apply.dry_run,
+            Request::Revert(revert) => revert.dry_run,
             _ => false,
         };
         let _past = looks.then(|| self.overlay().store().past.read());
@@ -244,6 +249,7 @@ impl Mover<'_> {
             Request::Undo(undo) => self.undo(undo, sink),
             Request::Apply(apply) => self.apply(apply, sink),
             Request::Merge(merge) => self.merge(merge, sink),
+            Request::Revert(revert) => self.revert(revert, sink),
             Request::Export(export) => self.export(export, sink),
             Request::Bring(bring) => self.bring(bring, sink),
             Request::Timeline(request) => self.timeline(request, sink),

@@ -48,6 +48,8 @@ pub struct DiffFilter {
     pub from: Option<String>,
     /// The newer state; nothing means now.
     pub to: Option<String>,
+    /// Exactly what this step changed, instead of all that differs between two states.
+    pub step: Option<String>,
 }
 
 /// A changed file.
@@ -97,15 +99,17 @@ impl DiffFilter {
 }
 
 /// Sends a row for each file that differs between two views, by path. Returns remarks for people: what was left out, and why.
-/// `progress` is told how many files were looked at, and of how many.
+/// `only` says which count. `progress` is told how many files were looked at, and of how many.
 pub fn diff(
     from: &View<'_>,
     to: &View<'_>,
     filter: &DiffFilter,
+    only: &dyn Fn(&Change) -> bool,
     sink: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<String>, DiffError> {
     let mut found = compare::compare(from, to, &filter.paths(), filter.all)?;
+    found.changes.retain(only);
     let changes = renames::pair(to, std::mem::take(&mut found.changes), &mut found.notes);
     for (done, change) in changes.iter().enumerate() {
         progress(done as u64, changes.len() as u64);

@@ -37,6 +37,14 @@ pub fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     sources::byte_lines(text)
 }
 
+/// [`diff`] of two texts.
+pub fn hunks(old: &[u8], new: &[u8]) -> Vec<Hunk> {
+    let mut interner = Interner::new(0);
+    let mut tokens = |text| split(text).map(|line| interner.intern(line)).collect::<Vec<_>>();
+    let (old, new) = (tokens(old), tokens(new));
+    diff(&old, &new)
+}
+
 /// How many lines a text has; the last one needs no end.
 pub fn count(text: &[u8]) -> usize {
     split(text).count()

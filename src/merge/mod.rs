@@ -4,7 +4,7 @@
 //! of bytes: knows no files, no snapshots and no encoding. A line ends with its LF, so a text whose last line has none differs from one that has it,
 //! and a CR before it is a byte like any other.
 
-mod lines;
+pub mod lines;
 mod regions;
 mod write;
 

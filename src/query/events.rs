@@ -74,7 +74,7 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<([u8; 32], Event), StoreError>
 }
 
 /// Visits events from a number on, in order.
-pub(super) fn each_event(
+pub(crate) fn each_event(
     store: &Store,
     from: Seq,
     visit: &mut dyn FnMut(Event) -> Result<ControlFlow<()>>,
@@ -103,6 +103,25 @@ pub fn last_seq(store: &Store) -> Result<Seq> {
         ControlFlow::Break(())
     })?;
     Ok(last)
+}
+
+/// The first event at or after a time, or the number behind the last one. Events are in order but for observations, which may be a second late.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn seq_at(store: &Store, time: Time) -> Result<Seq> {
+    let (mut from, mut to) = (1, last_seq(store)?.0 + 1);
+    while from < to {
+        let mid = from + (to - from) / 2;
+        let value = store.kv.get(Table::Events, &keys::event(Seq(mid)))?;
+        let value = value.ok_or_else(|| StoreError::corrupt(format!("event {mid} is missing")))?;
+        if decode(&keys::event(Seq(mid)), &value)?.1.time < time {
+            from = mid + 1;
+        } else {
+            to = mid;
+        }
+    }
+    Ok(Seq(from))
 }
 
 /// Sends the events that pass the filter; returns the number to continue from.

@@ -32,7 +32,7 @@ pub struct LogFilter {
 /// How a snapshot is called; `None` if there is none of that epoch.
 pub type SnapshotName<'a> = &'a dyn Fn(Epoch) -> Option<String>;
 
-fn exit(actor: &Actor) -> (Option<i32>, Option<i32>) {
+pub(super) fn exit(actor: &Actor) -> (Option<i32>, Option<i32>) {
     match actor.exit {
         Some(Exit::Code(code)) => (Some(code), None),
         Some(Exit::Signal(signal)) => (None, Some(signal)),

@@ -11,6 +11,7 @@ pub mod ps;
 pub mod reads;
 pub mod rows;
 pub mod steps;
+pub mod story;
 pub mod time;
 pub mod who;
 
@@ -25,7 +26,7 @@ pub use glob::PathGlob;
 pub use log::{LogFilter, log, sessions};
 pub use ps::{PsFilter, ps};
 pub use reads::{ReadsFilter, reads};
-pub use rows::{EventRow, ImageRow, PsRow, ReadRow, SessionRow, StepRow};
+pub use rows::{BlameRow, EventRow, ImageRow, ProcessRow, PsRow, ReadRow, SeenRow, SessionRow, StepRow, StoryRow};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

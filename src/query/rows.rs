@@ -176,6 +176,73 @@ pub struct StepRow {
     pub snapshot: Option<String>,
 }
 
+/// All that is known of a step but its changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoryRow {
+    pub step: StepRow,
+    pub processes: Vec<ProcessRow>,
+    /// What it read, in the order in which it first did.
+    pub read: Vec<SeenRow>,
+    /// What its session had read before, the last first.
+    pub read_before: Vec<SeenRow>,
+}
+
+/// A process of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    pub actor: u64,
+    pub pid: u32,
+    /// Generations below the one at the top.
+    pub depth: u32,
+    pub argv: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv_hex: Option<Vec<String>>,
+    pub exit: Option<i32>,
+    pub signal: Option<i32>,
+    pub started: String,
+    pub ended: Option<String>,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRow {
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+    /// `observed`, or `inferred` where that is all that is known.
+    pub known: String,
+    pub time: String,
+}
+
+/// A line of a file, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlameRow {
+    /// The first is 1.
+    pub line: u64,
+    /// Without its end.
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_hex: Option<String>,
+    /// `agent`, `human` or `script`; `base` for what the repository on disk has; `unknown` for what is not known, as of a store from before
+    /// writers were kept.
+    pub by: String,
+    pub step: Option<String>,
+    pub session: Option<String>,
+    pub agent: Option<String>,
+    /// Of the step, if it is a command.
+    pub argv: Option<Vec<String>>,
+    pub command: Option<String>,
+    pub prompt: Option<String>,
+    /// When its version was sealed; null while it can still change.
+    pub time: Option<String>,
+    /// The snapshot with it.
+    pub snapshot: Option<String>,
+    /// What the file was called then.
+    pub path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,11 +84,20 @@ pub enum OpKind {
     Merge = 5,
     /// The timeline that the mount shows was changed.
     Switch = 6,
+    /// One step was taken back out, what came later stayed.
+    Revert = 7,
 }
 
 impl OpKind {
-    pub const ALL: &'static [OpKind] =
-        &[OpKind::Rewind, OpKind::Restore, OpKind::Apply, OpKind::Discard, OpKind::Merge, OpKind::Switch];
+    pub const ALL: &'static [OpKind] = &[
+        OpKind::Rewind,
+        OpKind::Restore,
+        OpKind::Apply,
+        OpKind::Discard,
+        OpKind::Merge,
+        OpKind::Switch,
+        OpKind::Revert,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -98,6 +107,7 @@ impl OpKind {
             OpKind::Discard => "discard",
             OpKind::Merge => "merge",
             OpKind::Switch => "switch",
+            OpKind::Revert => "revert",
         }
     }
 

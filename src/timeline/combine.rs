@@ -82,7 +82,10 @@ pub struct Combined {
     pub conflicts: Vec<Conflict>,
 }
 
-/// Combines the change from `from` to `theirs` with what `ours` has. `now` is the time that merged files get.
+/// Which paths of a change count, given what was there and what is there.
+pub type Only<'o> = &'o dyn Fn(&Path, Option<&Node>, Option<&Node>) -> bool;
+
+/// Combines the change from `from` to `theirs`, as far as it counts, with what `ours` has. `now` is the time that merged files get.
 ///
 /// # Errors
 /// When one of the states cannot be read.
@@ -92,12 +95,19 @@ pub fn combine(
     theirs: &View<'_>,
     favor: Favor,
     now: Time,
+    only: Only<'_>,
 ) -> Result<Combined, Errno> {
+    let mut changed = BTreeSet::new();
+    for path in differing(from, theirs)? {
+        if only(&path, from.find(&path)?.as_ref(), theirs.find(&path)?.as_ref()) {
+            changed.insert(path);
+        }
+    }
     let mut work = Work {
         views: (from, ours, theirs),
         favor,
         now,
-        theirs: differing(from, theirs)?.into_iter().collect(),
+        theirs: changed,
         ours: differing(from, ours)?.into_iter().collect(),
         choices: BTreeMap::new(),
         conflicts: BTreeMap::new(),

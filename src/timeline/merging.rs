@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::branch::sealed;
-use super::combine::{Choice, Combined, Conflict, Favor, combine, texts};
+use super::combine::{Choice, Combined, Conflict, Favor, Only, combine, texts};
 use super::machine::{Doing, Machine, Moved, Result, TimeError, os};
 use crate::merge::Merged as Text;
 use crate::overlay::graft::{Wish, Wishes};
@@ -31,6 +31,23 @@ pub struct Merged {
     pub changed: Vec<Path>,
     /// Files that are open: their old bytes stay with who has them open.
     pub kept: Vec<Kept>,
+}
+
+impl Merged {
+    /// What two in a row came to.
+    pub fn add(&mut self, next: Merged) {
+        self.moved = match (self.moved.take(), next.moved) {
+            (Some(first), Some(last)) => Some(Moved { after: last.after, ..first }),
+            (one, other) => one.or(other),
+        };
+        self.conflicts.extend(next.conflicts);
+        self.kept.extend(next.kept);
+        for (all, more) in [(&mut self.merged_paths, next.merged_paths), (&mut self.changed, next.changed)] {
+            all.extend(more);
+            all.sort();
+            all.dedup();
+        }
+    }
 }
 
 /// What is merged, and how.
@@ -98,6 +115,12 @@ struct Change<'l> {
     kind: OpKind,
     /// The state that a merge brings in.
     brought: Option<At>,
+    only: Only<'l>,
+}
+
+/// For a change of which all counts.
+pub fn everything(_: &Path, _: Option<&Node>, _: Option<&Node>) -> bool {
+    true
 }
 
 impl Machine {
@@ -170,17 +193,22 @@ impl Machine {
         let _gate = self.gate.close();
         let to = Arc::new(Lineage::of(kv, theirs)?);
         let from = Arc::new(Lineage::of(kv, merge_base(kv, &self.overlay.lineage(), &to)?)?);
-        self.bring_in(ctx, &Change { from: &from, to: &to, kind: OpKind::Merge, brought: Some(theirs) }, how, seal)
+        self.bring_in(
+            ctx,
+            &Change { from: &from, to: &to, kind: OpKind::Merge, brought: Some(theirs), only: &everything },
+            how,
+            seal,
+        )
     }
 
-    /// Brings the change from one sealed state to another into what there is, as an operation of a kind.
+    /// Brings the change from one sealed state to another, as far as it counts, into what there is, as an operation of a kind.
     ///
     /// # Errors
     /// [`TimeError::Refused`] where the past is shown; `ENOSPC` and what the log says: nothing is changed then.
     pub fn bring(
         &self,
         ctx: &Ctx,
-        (from, to): (&Arc<Lineage>, &Arc<Lineage>),
+        (from, to, only): (&Arc<Lineage>, &Arc<Lineage>, Only<'_>),
         kind: OpKind,
         how: How<'_>,
         mapped: &[Ino],
@@ -190,7 +218,7 @@ impl Machine {
         self.write_back(mapped);
         let (merged, stale) = {
             let _gate = self.gate.close();
-            self.bring_in(ctx, &Change { from, to, kind, brought: None }, how, &|| Ok(()))?
+            self.bring_in(ctx, &Change { from, to, kind, brought: None, only }, how, &|| Ok(()))?
         };
         self.merged(merged, &stale)
     }
@@ -205,7 +233,8 @@ impl Machine {
     ) -> Result<(Merged, Stale)> {
         let (from, to) = (View::new(&self.overlay, change.from.clone()), View::new(&self.overlay, change.to.clone()));
         let now = View::now(&self.overlay);
-        let combined = combine(&from, &now, &to, how.favor, ctx.now).map_err(os("cannot look at these states"))?;
+        let combined =
+            combine(&from, &now, &to, how.favor, ctx.now, change.only).map_err(os("cannot look at these states"))?;
         if !combined.conflicts.is_empty() {
             return Ok((Merged { conflicts: combined.conflicts, ..Merged::default() }, Stale::default()));
         }

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod machine;
 pub mod merging;
 pub mod names;
+pub mod parts;
 pub mod retention;
 pub mod rows;
 pub mod showing;

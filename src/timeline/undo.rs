@@ -74,7 +74,7 @@ impl Machine {
             Direction::Redo => (operation.before, operation.after),
         };
         match operation.kind {
-            OpKind::Rewind | OpKind::Restore | OpKind::Merge | OpKind::Discard => {}
+            OpKind::Rewind | OpKind::Restore | OpKind::Merge | OpKind::Discard | OpKind::Revert => {}
             OpKind::Switch => {
                 let record = Operation { undone: direction == Direction::Undo, ..operation.clone() };
                 let note = format!("{} of {}", direction.name(), operation.note);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use regentfs::store::history::{self, OpKind};
-use regentfs::timeline::combine::{ConflictKind, Favor};
-use regentfs::timeline::merging::{How, Merged};
+use regentfs::timeline::combine::{ConflictKind, Favor, Only};
+use regentfs::timeline::merging::{How, Merged, everything};
 use regentfs::timeline::undo::Direction;
 use regentfs::timeline::{TimeError, machine};
 use regentfs::types::{At, Kind};
@@ -632,7 +632,7 @@ fn the_change_between_any_two_states() {
     scene.write("other", "other\n");
     // One step taken back, what came later stays.
     let (from, to) = (scene.lineage(from), scene.lineage(to));
-    let change = (&to, &from);
+    let change = (&to, &from, &everything as Only<'_>);
     let done = scene.machine.bring(&scene.ctx(), change, OpKind::Restore, how(Favor::None, false), &[]).unwrap();
     assert_eq!(done.conflicts, []);
     assert_eq!(scene.text("text"), format!("{}later\n", lines(1, 20)));
