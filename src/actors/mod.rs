@@ -11,6 +11,7 @@
 pub mod agents;
 pub mod codec;
 mod lineage;
+pub mod own;
 mod procfs;
 pub mod redact;
 mod resolve;

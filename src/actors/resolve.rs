@@ -296,7 +296,12 @@ impl Shared {
         let cwd = self.proc.link(pid, "cwd").unwrap_or_default();
         let mut marks = self.proc.variables(pid, &|name| agents::variables().any(|wanted| wanted.as_bytes() == name));
         marks.truncate(MAX_MARKS);
-        marks.iter_mut().for_each(|(_, value)| value.truncate(MARK_BYTES));
+        for (_, value) in &mut marks {
+            if let Some(clean) = redact::text(value) {
+                *value = clean;
+            }
+            value.truncate(MARK_BYTES);
+        }
         Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd, marks })
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::output::{Align, Output, Style, Table, ago};
 use super::ps::{ended, quoted};
-use super::{Which, repo, source::Source};
+use super::{Which, agents, repo, source::Source};
 use crate::control::protocol::Request;
 use crate::query::{CommandRow, LogFilter};
 
@@ -39,6 +39,7 @@ fn one_line(text: &str) -> String {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    agents::load_or_warn();
     let filter = LogFilter { session: args.session.clone(), newest: args.newest, all: args.all };
     let mut out = Output::paged();
     let columns = [
