@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -230,8 +230,8 @@ fn an_agent_of_the_users_own() {
         let session = only_agent(&sessions);
         assert_eq!((text(session, "agent"), text(session, "name")), ("my-agent", "abc"));
         assert_eq!(
-            (&session["commands"], &session["failed"]),
-            (&2.into(), &1.into())
+            (&session["commands"], &session["failed"], &session["version"]),
+            (&2.into(), &1.into(), &Value::Null)
         );
         let log = rows(&with_settings(&repo, &config, &["log", text(session, "session"), "--json"]));
         assert_eq!(log.iter().map(|c| text(c, "agent")).collect::<Vec<_>>(), ["my-agent"; 2]);
@@ -286,4 +286,71 @@ fn a_table_that_cannot_be_used_is_no_reason_to_fail() {
             repo.unmount();
         }
     }
+}
+
+#[test]
+fn the_version_of_an_agent() {
+    if !can_mount() {
+        return;
+    }
+    let package = |above: &Path| {
+        let program = script(above.join("lib/node_modules/@anthropic-ai/claude-code/cli.js"));
+        let json = r#"{"name": "@anthropic-ai/claude-code", "version": "9.9.9", "bin": {"claude": "cli.js"}}"#;
+        std::fs::write(program.with_file_name("package.json"), json).expect("write package.json");
+        program
+    };
+    let repo = MountedRepo::new(|base| {
+        populate(base);
+        package(base);
+    });
+    let program = package(repo.outside());
+    // As npm puts it on the PATH.
+    let link = repo.outside().join("claude");
+    symlink(&program, &link).expect("make a link");
+    for program in [&program, &link] {
+        run(program, repo.path(), "cat README > /dev/null", &[]);
+    }
+    for mounted in [true, false] {
+        let sessions = repo.json(&["sessions"]);
+        let told: Vec<_> = sessions.iter().filter(|s| text(s, "by") == "agent").collect();
+        let told: Vec<_> = told.iter().map(|s| (text(s, "agent"), s["version"].as_str())).collect();
+        assert_eq!(told, [("claude-code", Some("9.9.9")); 2], "{sessions:?}");
+        assert!(sessions.iter().filter(|s| text(s, "by") != "agent").all(|s| s["version"].is_null()), "{sessions:?}");
+        let shown = repo.run(&["sessions"]);
+        assert!(String::from_utf8_lossy(&shown.stdout).contains("claude-code 9.9.9"), "{shown:?}");
+        if mounted {
+            repo.unmount();
+        }
+    }
+}
+
+#[test]
+fn what_lies_in_the_mount_is_not_looked_at_for_a_version() {
+    if !can_mount() {
+        return;
+    }
+    let path = "node_modules/@anthropic-ai/claude-code/cli.js";
+    let repo = MountedRepo::new(|base| {
+        populate(base);
+        let program = script(base.join(path));
+        let json = r#"{"name": "@anthropic-ai/claude-code", "version": "9.9.9"}"#;
+        std::fs::write(program.with_file_name("package.json"), json).expect("write package.json");
+    });
+    // By its own path, and by a link that leads into the mount.
+    let link = repo.outside().join("claude");
+    symlink(repo.join(path), &link).expect("make a link");
+    for program in [&repo.join(path), &link] {
+        run(program, repo.path(), "cat README > /dev/null", &[]);
+    }
+    let sessions = repo.json(&["sessions"]);
+    assert!(sessions.iter().all(|session| session["version"].is_null()), "{sessions:?}");
+    // What was seen before its execve is known to have become the agent at once where the kernel tells; the process connector is root's.
+    let agents = sessions.iter().filter(|session| text(session, "by") == "agent").count();
+    assert!(agents == 2 || common::plain_user(), "{sessions:?}");
+    let events = repo.json(&["events"]);
+    assert!(events.iter().any(|event| text(event, "path") == path), "the script was read");
+    let daemon = i64::from(repo.daemon());
+    let strange =
+        |event: &&Value| event["pid"].as_i64() == Some(daemon) || text(event, "path").ends_with("package.json");
+    assert_eq!(events.iter().find(strange), None);
 }

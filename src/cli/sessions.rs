@@ -58,7 +58,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
 }
 
 fn cells(row: &SessionRow, live: bool) -> Vec<(String, Style)> {
-    let who = row.agent.as_ref().unwrap_or(&row.by).clone();
+    let who = match (&row.agent, &row.version) {
+        (Some(agent), Some(version)) => format!("{agent} {version}"),
+        (Some(agent), None) => agent.clone(),
+        (None, _) => row.by.clone(),
+    };
     let end = match &row.ended {
         Some(at) => {
             (between(&row.started, at).map(|t| format!("after {}", duration(t))).unwrap_or_default(), Style::Plain)

@@ -128,6 +128,7 @@ pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
             session: session_id(actor.id),
             by: kind.name().to_owned(),
             agent,
+            version: who.version(actor.id),
             name: who.session_name(actor.id),
             actor: actor.id.0,
             pid: actor.pid,
