@@ -41,7 +41,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
-    ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "timeline", "types"]),
+    ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "sys", "timeline", "types"]),
     (
         "cli",
         &[

@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use common::json::{assert_documented, text};
-use common::{MountedRepo, assert_ok, can_mount};
+use common::json::{assert_documented, stderr, text};
+use common::{MountedRepo, assert_ok, can_mount, regentfs};
 use serde_json::Value;
 
 /// What agents leave in the environment: the tests may themselves be run by one.
@@ -29,6 +30,48 @@ fn program(repo: &MountedRepo, name: &str) -> PathBuf {
     let path = repo.outside().join(name);
     std::fs::copy("/bin/bash", &path).expect("copy a shell");
     path
+}
+
+/// A script that does what its second argument says, as a shell does after `-c`.
+fn script(path: PathBuf) -> PathBuf {
+    std::fs::create_dir_all(path.parent().expect("not the root")).expect("make directories");
+    std::fs::write(&path, "#!/bin/sh\neval \"$2\"\n").expect("write a script");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("make it executable");
+    path
+}
+
+/// A directory of settings with this table of agents.
+fn table(repo: &MountedRepo, text: &str) -> PathBuf {
+    let config = repo.outside().join("config");
+    std::fs::create_dir_all(config.join("regentfs")).expect("make directories");
+    std::fs::write(config.join("regentfs/agents.toml"), text).expect("write a table");
+    config
+}
+
+/// A subcommand, of a user who has these settings.
+fn with_settings(repo: &MountedRepo, config: &Path, arguments: &[&str]) -> Output {
+    let mut command = regentfs();
+    command.args(arguments).env("XDG_CONFIG_HOME", config).arg("--store").arg(repo.store());
+    if arguments == ["mount"] {
+        command.arg(repo.path());
+    } else {
+        command.arg("--repo").arg(repo.path());
+    }
+    let output = command.output().expect("run regentfs");
+    assert_ok(&output, &arguments.join(" "));
+    output
+}
+
+fn rows(output: &Output) -> Vec<Value> {
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// The one session of an agent.
+fn only_agent(sessions: &[Value]) -> &Value {
+    let [session] = sessions.iter().filter(|s| text(s, "by") == "agent").collect::<Vec<_>>()[..] else {
+        panic!("{sessions:?}")
+    };
+    session
 }
 
 /// Runs a script in a session of its own, as a login or a service would begin one.
@@ -160,4 +203,154 @@ fn secrets_in_command_lines_are_not_kept() {
     let all = format!("{ps:?}");
     assert!(!all.contains("hunter2") && !all.contains("s3cr3t"), "{all}");
     assert!(all.contains("[redacted]") && all.contains("--password"), "{all}");
+}
+
+#[test]
+fn an_agent_of_the_users_own() {
+    if !can_mount() {
+        return;
+    }
+    let repo = MountedRepo::new(populate);
+    repo.unmount();
+    let entry =
+        "[[agent]]\nid = \"my-agent\"\nnames = [\"my-agent.sh\"]\nmarks = [\"MINE=1\"]\nsession = \"MY_SESSION\"\n";
+    let config = table(&repo, entry);
+    let mount = with_settings(&repo, &config, &["mount"]);
+    assert_eq!(stderr(&mount), "");
+    let agent = script(repo.outside().join("my-agent.sh"));
+    run(
+        &agent,
+        repo.path(),
+        "export MY_SESSION=abc; cat README > /dev/null; sh -c 'cat README; exit 3' > /dev/null; true",
+        &[],
+    );
+    for mounted in [true, false] {
+        let sessions = rows(&with_settings(&repo, &config, &["sessions", "--json"]));
+        assert_documented("sessions", &sessions, &[]);
+        let session = only_agent(&sessions);
+        assert_eq!((text(session, "agent"), text(session, "name")), ("my-agent", "abc"));
+        assert_eq!(
+            (&session["commands"], &session["failed"], &session["version"]),
+            (&2.into(), &1.into(), &Value::Null)
+        );
+        let log = rows(&with_settings(&repo, &config, &["log", text(session, "session"), "--json"]));
+        assert_eq!(log.iter().map(|c| text(c, "agent")).collect::<Vec<_>>(), ["my-agent"; 2]);
+        for command in ["sessions", "log"] {
+            let shown = with_settings(&repo, &config, &[command]);
+            assert!(String::from_utf8_lossy(&shown.stdout).contains("my-agent "), "{shown:?}");
+        }
+        // The daemon has the table that it was started with; without one it is asked with that of the question.
+        let without = repo.json(&["sessions"]);
+        assert_eq!(without.iter().any(|s| text(s, "by") == "agent"), mounted, "{without:?}");
+        if mounted {
+            repo.unmount();
+        }
+    }
+    // By what it sets.
+    assert_ok(&with_settings(&repo, &config, &["mount"]), "mount");
+    let other = program(&repo, "something-else");
+    run(&other, repo.path(), "export MINE=1 MY_SESSION=def; cat README > /dev/null; true", &[]);
+    let sessions = rows(&with_settings(&repo, &config, &["sessions", "--json"]));
+    let told: Vec<_> = sessions.iter().filter(|s| text(s, "by") == "agent").map(|s| text(s, "name")).collect();
+    assert_eq!(told, ["abc", "def"], "{sessions:?}");
+}
+
+#[test]
+fn a_table_that_cannot_be_used_is_no_reason_to_fail() {
+    if !can_mount() {
+        return;
+    }
+    let repo = MountedRepo::new(populate);
+    repo.unmount();
+    let config =
+        table(&repo, "[[agent]]\nid = \"good\"\nnames = [\"good\"]\n[[agent]]\nid = \"mine\"\nnames = [\"sh\"]\n");
+    let mount = with_settings(&repo, &config, &["mount"]);
+    let warns = |said: &str| {
+        let file = config.join("regentfs/agents.toml");
+        said.contains(file.to_str().expect("UTF-8")) && said.contains("agent 2") && said.contains("give a name")
+    };
+    assert!(warns(&stderr(&mount)), "{mount:?}");
+    let daemon = std::fs::read_to_string(repo.store().join("daemon.log")).expect("read daemon.log");
+    // In one line.
+    assert!(daemon.lines().any(|line| line.contains("WARN") && warns(line)), "{daemon}");
+    run(&program(&repo, "codex"), repo.path(), "cat README > /dev/null; true", &[]);
+    run(&program(&repo, "good"), repo.path(), "cat README > /dev/null; true", &[]);
+    for mounted in [true, false] {
+        for command in ["sessions", "log"] {
+            let output = with_settings(&repo, &config, &[command, "--json"]);
+            assert!(warns(&stderr(&output)), "{output:?}");
+            let agents: Vec<_> = rows(&output).iter().filter_map(|r| r["agent"].as_str().map(str::to_owned)).collect();
+            assert_eq!(agents, ["codex"], "the others are told, and nothing of the table");
+        }
+        if mounted {
+            repo.unmount();
+        }
+    }
+}
+
+#[test]
+fn the_version_of_an_agent() {
+    if !can_mount() {
+        return;
+    }
+    let package = |above: &Path| {
+        let program = script(above.join("lib/node_modules/@anthropic-ai/claude-code/cli.js"));
+        let json = r#"{"name": "@anthropic-ai/claude-code", "version": "9.9.9", "bin": {"claude": "cli.js"}}"#;
+        std::fs::write(program.with_file_name("package.json"), json).expect("write package.json");
+        program
+    };
+    let repo = MountedRepo::new(|base| {
+        populate(base);
+        package(base);
+    });
+    let program = package(repo.outside());
+    // As npm puts it on the PATH.
+    let link = repo.outside().join("claude");
+    symlink(&program, &link).expect("make a link");
+    for program in [&program, &link] {
+        run(program, repo.path(), "cat README > /dev/null", &[]);
+    }
+    for mounted in [true, false] {
+        let sessions = repo.json(&["sessions"]);
+        let told: Vec<_> = sessions.iter().filter(|s| text(s, "by") == "agent").collect();
+        let told: Vec<_> = told.iter().map(|s| (text(s, "agent"), s["version"].as_str())).collect();
+        assert_eq!(told, [("claude-code", Some("9.9.9")); 2], "{sessions:?}");
+        assert!(sessions.iter().filter(|s| text(s, "by") != "agent").all(|s| s["version"].is_null()), "{sessions:?}");
+        let shown = repo.run(&["sessions"]);
+        assert!(String::from_utf8_lossy(&shown.stdout).contains("claude-code 9.9.9"), "{shown:?}");
+        if mounted {
+            repo.unmount();
+        }
+    }
+}
+
+#[test]
+fn what_lies_in_the_mount_is_not_looked_at_for_a_version() {
+    if !can_mount() {
+        return;
+    }
+    let path = "node_modules/@anthropic-ai/claude-code/cli.js";
+    let repo = MountedRepo::new(|base| {
+        populate(base);
+        let program = script(base.join(path));
+        let json = r#"{"name": "@anthropic-ai/claude-code", "version": "9.9.9"}"#;
+        std::fs::write(program.with_file_name("package.json"), json).expect("write package.json");
+    });
+    // By its own path, and by a link that leads into the mount.
+    let link = repo.outside().join("claude");
+    symlink(repo.join(path), &link).expect("make a link");
+    for program in [&repo.join(path), &link] {
+        run(program, repo.path(), "cat README > /dev/null", &[]);
+    }
+    let sessions = repo.json(&["sessions"]);
+    assert!(sessions.iter().all(|session| session["version"].is_null()), "{sessions:?}");
+    // What was seen before its execve is known to have become the agent at once where the kernel tells; the process connector is root's.
+    let agents = sessions.iter().filter(|session| text(session, "by") == "agent").count();
+    assert!(agents == 2 || common::plain_user(), "{sessions:?}");
+    let events = repo.json(&["events"]);
+    assert!(events.iter().any(|event| text(event, "path") == path), "the script was read");
+    let daemon = i64::from(repo.daemon());
+    let strange =
+        |event: &&Value| event["pid"].as_i64() == Some(daemon) || text(event, "path").ends_with("package.json");
+    assert_eq!(events.iter().find(strange), None);
 }

@@ -1,9 +1,12 @@
 //! Which program is a coding agent: a table of what each is called, where it is installed, and what it sets in the environment of what it starts.
 //!
-//! Pure. A process is told by its own image, or by variables that only a child of the agent has: then its nearest ancestor without them
+//! Pure but for the table, which a user may add to once (`own.rs`). A process is told by its own image, or by variables that only a child of the agent has: then its nearest ancestor without them
 //! is the agent, whatever that is called. A name alone counts only where nothing else is called so.
 
+use std::sync::OnceLock;
+
 use super::Actor;
+use super::own::Entry;
 
 /// A coding agent.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,16 +15,16 @@ pub struct Agent {
     pub id: &'static str,
     pub title: &'static str,
     /// File names of its executable or script.
-    names: &'static [&'static str],
+    pub(super) names: &'static [&'static str],
     /// Directories in the path of its executable or script: npm and Python packages.
-    packages: &'static [&'static str],
+    pub(super) packages: &'static [&'static str],
     /// Variables in the environment of what it starts, with the value if only one counts.
     marks: &'static [(&'static str, Option<&'static str>)],
-    /// Of those, the one whose value is the name of its session.
-    session: Option<&'static str>,
+    /// Those whose value is the name of its session; the first one that is there.
+    session: &'static [&'static str],
 }
 
-/// Those that are known.
+/// Those that are known to everybody; [`table`] has a user's own as well.
 pub const AGENTS: &[Agent] = &[
     Agent {
         id: "claude-code",
@@ -29,7 +32,7 @@ pub const AGENTS: &[Agent] = &[
         names: &["claude"],
         packages: &["@anthropic-ai/claude-code"],
         marks: &[("CLAUDECODE", Some("1"))],
-        session: Some("CLAUDE_CODE_SESSION_ID"),
+        session: &["CLAUDE_CODE_SESSION_ID"],
     },
     Agent {
         id: "codex",
@@ -37,7 +40,7 @@ pub const AGENTS: &[Agent] = &[
         names: &["codex"],
         packages: &["@openai/codex"],
         marks: &[("CODEX_THREAD_ID", None), ("CODEX_SANDBOX", None)],
-        session: Some("CODEX_THREAD_ID"),
+        session: &["CODEX_THREAD_ID"],
     },
     Agent {
         id: "gemini-cli",
@@ -45,7 +48,7 @@ pub const AGENTS: &[Agent] = &[
         names: &["gemini"],
         packages: &["@google/gemini-cli"],
         marks: &[("GEMINI_CLI", Some("1"))],
-        session: None,
+        session: &[],
     },
     Agent {
         id: "opencode",
@@ -53,7 +56,7 @@ pub const AGENTS: &[Agent] = &[
         names: &["opencode"],
         packages: &["opencode-ai"],
         marks: &[("OPENCODE", Some("1"))],
-        session: None,
+        session: &[],
     },
     Agent {
         id: "cursor-cli",
@@ -61,7 +64,7 @@ pub const AGENTS: &[Agent] = &[
         names: &["cursor-agent"],
         packages: &["cursor-agent"],
         marks: &[("CURSOR_AGENT", Some("1"))],
-        session: None,
+        session: &[],
     },
     Agent {
         id: "copilot-cli",
@@ -69,7 +72,7 @@ pub const AGENTS: &[Agent] = &[
         names: &["copilot"],
         packages: &["@github/copilot"],
         marks: &[("COPILOT_CLI", Some("1"))],
-        session: None,
+        session: &[],
     },
     Agent {
         id: "aider",
@@ -77,16 +80,16 @@ pub const AGENTS: &[Agent] = &[
         names: &["aider"],
         packages: &["aider-chat", "aider"],
         marks: &[],
-        session: None,
+        session: &[],
     },
-    Agent { id: "goose", title: "Goose", names: &["goose"], packages: &[], marks: &[], session: None },
+    Agent { id: "goose", title: "Goose", names: &["goose"], packages: &[], marks: &[], session: &[] },
     Agent {
         id: "amp",
         title: "Amp",
         names: &["amp"],
         packages: &["@sourcegraph/amp"],
         marks: &[("AGENT", Some("amp"))],
-        session: Some("AMP_CURRENT_THREAD_ID"),
+        session: &["AMP_CURRENT_THREAD_ID"],
     },
     // Too short a name to be told by.
     Agent {
@@ -95,12 +98,55 @@ pub const AGENTS: &[Agent] = &[
         names: &[],
         packages: &["@mariozechner/pi-coding-agent"],
         marks: &[("PI_CODING_AGENT", None)],
-        session: None,
+        session: &[],
     },
 ];
 
 /// Programs that run a script, which is the first argument that is no option.
-const INTERPRETERS: &[&str] = &["node", "nodejs", "bun", "deno", "python", "python3", "uv", "npx"];
+pub(super) const INTERPRETERS: &[&str] = &["node", "nodejs", "bun", "deno", "python", "python3", "uv", "npx"];
+
+/// Programs that do so as well, but whose first argument may be a command.
+pub(super) const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish"];
+
+static TABLE: OnceLock<Vec<Agent>> = OnceLock::new();
+
+/// All agents: a user's own first, then [`AGENTS`] with what the user added to them.
+pub fn table() -> &'static [Agent] {
+    TABLE.get().map_or(AGENTS, Vec::as_slice)
+}
+
+/// Adds a user's own. Once, before anything is told apart by the table: later calls do nothing.
+pub fn extend(own: &[Entry]) {
+    let _ = TABLE.set(extended(own));
+}
+
+/// What [`extend`] makes the table. It lives as long as the program, and so do its texts.
+fn extended(own: &[Entry]) -> Vec<Agent> {
+    fn leak(text: &str) -> &'static str {
+        text.to_owned().leak()
+    }
+    fn both<T: Copy>(own: impl Iterator<Item = T>, known: &[T]) -> &'static [T] {
+        own.chain(known.iter().copied()).collect::<Vec<T>>().leak()
+    }
+    let texts = |list: &[String], known| both(list.iter().map(|text| leak(text)), known);
+    let join = |own: &Entry, known: Option<&Agent>| Agent {
+        id: leak(&own.id),
+        title: own.title.as_deref().map_or(known.map_or(leak(&own.id), |known| known.title), leak),
+        names: texts(&own.names, known.map_or(&[], |known| known.names)),
+        packages: texts(&own.packages, known.map_or(&[], |known| known.packages)),
+        marks: both(
+            own.marks().map(|(name, value)| (leak(name), value.map(leak))),
+            known.map_or(&[], |known| known.marks),
+        ),
+        session: both(own.session.iter().map(|name| leak(name)), known.map_or(&[], |known| known.session)),
+    };
+    let is_known = |own: &&Entry| AGENTS.iter().any(|known| known.id == own.id);
+    let known = AGENTS.iter().map(|known| match own.iter().find(|own| own.id == known.id) {
+        Some(own) => join(own, Some(known)),
+        None => Agent { ..*known },
+    });
+    own.iter().filter(|own| !is_known(own)).map(|own| join(own, None)).chain(known).collect()
+}
 
 /// How an agent was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,15 +159,15 @@ pub enum By {
 
 /// The variables that are looked for in a process' environment.
 pub fn variables() -> impl Iterator<Item = &'static str> {
-    AGENTS.iter().flat_map(|agent| agent.marks.iter().map(|(name, _)| *name).chain(agent.session))
+    table().iter().flat_map(|agent| agent.marks.iter().map(|(name, _)| *name).chain(agent.session.iter().copied()))
 }
 
-fn file_name(path: &[u8]) -> &[u8] {
+pub(super) fn file_name(path: &[u8]) -> &[u8] {
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
 
 /// A file name without the version or ending that it may have: `python3.12`, `claude.exe`, `codex.js`.
-fn stem(path: &[u8]) -> &[u8] {
+pub(super) fn stem(path: &[u8]) -> &[u8] {
     let name = file_name(path);
     name.split(|&b| b == b'.').next().unwrap_or(name)
 }
@@ -135,7 +181,8 @@ fn is_through(path: &[u8], package: &str) -> bool {
 impl Agent {
     /// Whether a program is this agent: its executable, or the script that an interpreter runs.
     fn is(&self, program: &[u8]) -> bool {
-        let named = self.names.iter().any(|name| stem(program) == name.as_bytes());
+        let called = [stem(program), file_name(program)];
+        let named = self.names.iter().any(|name| called.contains(&name.as_bytes()));
         named || self.packages.iter().any(|package| is_through(program, package))
     }
 
@@ -147,20 +194,32 @@ impl Agent {
 
     /// What it calls its session, in the environment of something that it started.
     pub fn session_of<'a>(&self, actor: &'a Actor) -> Option<&'a [u8]> {
-        actor.variable(self.session?)
+        self.session.iter().find_map(|name| actor.variable(name))
     }
 }
 
 /// The agent with an id.
 pub fn by_id(id: &str) -> Option<&'static Agent> {
-    AGENTS.iter().find(|agent| agent.id == id)
+    table().iter().find(|agent| agent.id == id)
 }
 
 /// The agent that a process is, or that started it. What it is itself counts first: one agent may have started another.
 pub fn recognise(actor: &Actor) -> Option<(&'static Agent, By)> {
-    let is = |agent: &&Agent| programs(actor).any(|program| agent.is(program));
-    let image = AGENTS.iter().find(is).map(|agent| (agent, By::Image));
-    image.or_else(|| AGENTS.iter().find(|agent| agent.has_marked(actor)).map(|agent| (agent, By::Environment)))
+    recognise_in(table(), actor)
+}
+
+fn recognise_in<'t>(table: &'t [Agent], actor: &Actor) -> Option<(&'t Agent, By)> {
+    let image = image_in(table, &actor.exe, &actor.argv).map(|agent| (agent, By::Image));
+    image.or_else(|| table.iter().find(|agent| agent.has_marked(actor)).map(|agent| (agent, By::Environment)))
+}
+
+/// The agent that a process is, by its executable and its command line.
+pub fn image(exe: &[u8], argv: &[Vec<u8>]) -> Option<&'static Agent> {
+    image_in(table(), exe, argv)
+}
+
+fn image_in<'t>(table: &'t [Agent], exe: &[u8], argv: &[Vec<u8>]) -> Option<&'t Agent> {
+    table.iter().find(|agent| programs(exe, argv).any(|program| agent.is(program)))
 }
 
 /// What a shell was given to run, without what an agent wraps around it; `None` for what is no such shell.
@@ -225,13 +284,36 @@ fn unquoted(word: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What a process runs: its executable, the name that it goes by, and an interpreter's script.
-fn programs(actor: &Actor) -> impl Iterator<Item = &[u8]> {
-    let interpreter = [&actor.exe[..], actor.argv.first().map_or(&[][..], Vec::as_slice)]
-        .into_iter()
-        .any(|program| INTERPRETERS.iter().any(|name| stem(program) == name.as_bytes()));
-    let script = actor.argv.iter().skip(1).find(|arg| arg.first() != Some(&b'-')).filter(|_| interpreter);
-    let title = actor.argv.first().map(Vec::as_slice);
-    [Some(&actor.exe[..]), title, script.map(Vec::as_slice)].into_iter().flatten().filter(|program| !program.is_empty())
+fn programs<'a>(exe: &'a [u8], argv: &'a [Vec<u8>]) -> impl Iterator<Item = &'a [u8]> {
+    let title = argv.first().map(Vec::as_slice);
+    [Some(exe), title, script(exe, argv)].into_iter().flatten().filter(|program| !program.is_empty())
+}
+
+/// The script that a process runs, when its program is an interpreter.
+pub(super) fn script<'a>(exe: &[u8], argv: &'a [Vec<u8>]) -> Option<&'a [u8]> {
+    let (title, rest) = argv.split_first()?;
+    let is_one_of = |list: &[&str]| {
+        [exe, title].into_iter().any(|program| list.iter().any(|name| stem(program) == name.as_bytes()))
+    };
+    if is_one_of(INTERPRETERS) {
+        return rest.iter().find(|arg| arg.first() != Some(&b'-')).map(Vec::as_slice);
+    }
+    if !is_one_of(SHELLS) {
+        return None;
+    }
+    let mut rest = rest.iter().map(Vec::as_slice);
+    while let Some(arg) = rest.next() {
+        match arg {
+            b"--" => return rest.next(),
+            b"-o" | b"+o" | b"-O" | b"+O" | b"--rcfile" | b"--init-file" => _ = rest.next(),
+            [b'-', b'-', ..] | [b'+', ..] => {}
+            // What follows is a command, or its script comes from elsewhere.
+            [b'-', letters @ ..] if letters.iter().any(|letter| b"cs".contains(letter)) => return None,
+            [b'-', ..] => {}
+            script => return Some(script),
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -277,6 +359,66 @@ mod tests {
         assert_eq!(told("/usr/bin/codex", &["codex"], &[("CLAUDECODE", "1")]), Some(("codex", By::Image)));
         let shell = actor("/bin/bash", &["bash"], &[("CLAUDECODE", "1"), ("CLAUDE_CODE_SESSION_ID", "abc")]);
         assert_eq!(by_id("claude-code").unwrap().session_of(&shell), Some(&b"abc"[..]));
+    }
+
+    #[test]
+    fn a_shell_that_runs_a_script_is_told_by_it() {
+        let image = |id| Some((id, By::Image));
+        assert_eq!(told("/usr/bin/dash", &["/bin/sh", "/home/ada/bin/codex", "exec"], &[]), image("codex"));
+        assert_eq!(told("/usr/bin/bash", &["bash", "-eu", "-o", "pipefail", "codex.sh"], &[]), image("codex"));
+        assert_eq!(told("/usr/bin/bash", &["bash", "--norc", "--", "codex"], &[]), image("codex"));
+        for argv in [
+            &["bash", "-c", "codex"][..],
+            &["sh", "-lc", "codex"],
+            &["bash", "-s", "codex"],
+            &["bash", "-o", "codex"],
+            &["bash", "build.sh", "codex"],
+            &["bash", "-"],
+        ] {
+            assert_eq!(told("/usr/bin/bash", argv, &[]), None, "{argv:?}");
+        }
+    }
+
+    #[test]
+    fn a_users_own_come_first_and_add_to_the_others() {
+        let own = super::super::own::parse(
+            br#"
+            [[agent]]
+            id = "my-agent"
+            title = "Mine"
+            names = ["my-agent", "mine.sh"]
+            packages = ["@me/agent"]
+            marks = ["MY_AGENT", "OTHER=1"]
+            session = "MY_SESSION"
+            [[agent]]
+            id = "codex"
+            names = ["kodex"]
+            session = "KODEX"
+            "#,
+        )
+        .unwrap();
+        let table = extended(&own);
+        assert_eq!(table.len(), AGENTS.len() + 1);
+        let told = |exe: &str, argv: &[&str], marks: &[(&str, &str)]| {
+            recognise_in(&table, &actor(exe, argv, marks)).map(|(agent, by)| (agent.id, by))
+        };
+        let mine = Some(("my-agent", By::Image));
+        assert_eq!(told("/usr/bin/dash", &["/bin/sh", "/x/my-agent"], &[]), mine);
+        assert_eq!(told("/usr/bin/dash", &["/bin/sh", "/x/mine.sh"], &[]), mine);
+        assert_eq!(told("/usr/bin/node", &["node", "/x/node_modules/@me/agent/cli.js"], &[]), mine);
+        let by = |id| Some((id, By::Environment));
+        assert_eq!(told("/bin/ls", &["ls"], &[("MY_AGENT", "")]), by("my-agent"));
+        assert_eq!(told("/bin/ls", &["ls"], &[("OTHER", "2")]), None);
+        assert_eq!(told("/bin/ls", &["ls"], &[("OTHER", "1"), ("CLAUDECODE", "1")]), by("my-agent"));
+        assert_eq!(told("/x/kodex", &["kodex"], &[]), Some(("codex", By::Image)));
+        assert_eq!(told("/x/codex", &["codex"], &[]), Some(("codex", By::Image)));
+        assert_eq!((table[0].title, table[0].id), ("Mine", "my-agent"));
+        let codex = table.iter().find(|agent| agent.id == "codex").unwrap();
+        assert_eq!((codex.title, codex.session), ("Codex CLI", &["KODEX", "CODEX_THREAD_ID"][..]));
+        let marks = [("CODEX_THREAD_ID", "old")];
+        assert_eq!(codex.session_of(&actor("/bin/ls", &["ls"], &marks)), Some(&b"old"[..]));
+        // Everything else is as it was.
+        assert_eq!(extended(&[]), AGENTS);
     }
 
     #[test]

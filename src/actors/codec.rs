@@ -7,7 +7,7 @@ use super::{Actor, Details, Exit, Image};
 use crate::types::{ActorId, Time};
 
 /// The layout that is written; those before are read.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Why bytes are not an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +50,7 @@ pub fn encode(actor: &Actor) -> Vec<u8> {
         out.bytes(name);
         out.bytes(value);
     }
+    out.bytes(actor.version.as_deref().unwrap_or_default());
     out.word(actor.images.len() as u32);
     for image in &actor.images {
         out.time(image.until);
@@ -110,6 +111,7 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
     for _ in 0..if version > 1 { from.word()? } else { 0 } {
         marks.push((from.bytes()?, from.bytes()?));
     }
+    let running = if version > 2 { Some(from.bytes()?).filter(|running| !running.is_empty()) } else { None };
     let mut images = Vec::new();
     for _ in 0..from.word()? {
         images.push(Image { until: from.time()?, exe: from.bytes()?, argv: from.list()? });
@@ -153,6 +155,7 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
         argv_truncated,
         cwd,
         marks,
+        version: running,
         images,
         first,
         last,
@@ -257,6 +260,7 @@ pub(super) fn sample() -> Actor {
         argv_truncated: false,
         cwd: b"/".to_vec(),
         marks: vec![(b"M".to_vec(), b"1".to_vec())],
+        version: Some(b"1.2".to_vec()),
         images: vec![Image { until: Time::new(5, 6), exe: b"/e".to_vec(), argv: vec![b"a".to_vec()] }],
         first: Time::new(-1, 999_999_999),
         last: Time::new(2, 3),
@@ -274,7 +278,7 @@ mod tests {
     fn golden_bytes() {
         #[rustfmt::skip]
         let golden: &[u8] = &[
-            2,
+            3,
             7, 0, 0, 0, 0, 0, 0, 0,
             0x92, 0x10, 0, 0,
             99, 0, 0, 0, 0, 0, 0, 0,
@@ -288,6 +292,7 @@ mod tests {
             0,
             1, 0, 0, 0, b'/',
             1, 0, 0, 0, 1, 0, 0, 0, b'M', 1, 0, 0, 0, b'1',
+            3, 0, 0, 0, b'1', b'.', b'2',
             1, 0, 0, 0,
             5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0, b'/', b'e', 1, 0, 0, 0, 1, 0, 0, 0, b'a',
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b,
@@ -323,7 +328,36 @@ mod tests {
             2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
             1,
         ];
-        assert_eq!(decode(golden), Ok(Actor { sid: 0, tty: 0, marks: Vec::new(), ..sample() }));
+        assert_eq!(decode(golden), Ok(Actor { sid: 0, tty: 0, marks: Vec::new(), version: None, ..sample() }));
+    }
+
+    /// What stores have that were written before versions of agents were known.
+    #[test]
+    fn layout_2_is_read() {
+        #[rustfmt::skip]
+        let golden: &[u8] = &[
+            2,
+            7, 0, 0, 0, 0, 0, 0, 0,
+            0x92, 0x10, 0, 0,
+            99, 0, 0, 0, 0, 0, 0, 0,
+            41, 0, 0, 0,
+            1, 3, 0, 0, 0, 0, 0, 0, 0,
+            0xe8, 3, 0, 0,
+            40, 0, 0, 0, 0, 0x88, 0, 0,
+            2, 0, 0, 0, b's', b'h',
+            6, 0, 0, 0, b'/', b'b', b'i', b'n', b'/', 0xff,
+            2, 0, 0, 0, 2, 0, 0, 0, b's', b'h', 0, 0, 0, 0,
+            0,
+            1, 0, 0, 0, b'/',
+            1, 0, 0, 0, 1, 0, 0, 0, b'M', 1, 0, 0, 0, b'1',
+            1, 0, 0, 0,
+            5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0, b'/', b'e', 1, 0, 0, 0, 1, 0, 0, 0, b'a',
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b,
+            2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
+            2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
+            1,
+        ];
+        assert_eq!(decode(golden), Ok(Actor { version: None, ..sample() }));
     }
 
     #[test]
@@ -331,7 +365,8 @@ mod tests {
         for exit in [None, Some(Exit::Code(-1)), Some(Exit::Code(3)), Some(Exit::Signal(11)), Some(Exit::Unknown)] {
             for details in [Details::Full, Details::Inherited, Details::Missing] {
                 let exit_at = exit.map(|_| Time::new(9, 9));
-                let actor = Actor { exit, exit_at, details, parent: None, argv_truncated: true, ..sample() };
+                let actor =
+                    Actor { exit, exit_at, details, parent: None, argv_truncated: true, version: None, ..sample() };
                 assert_eq!(decode(&encode(&actor)), Ok(actor));
             }
         }

@@ -10,13 +10,16 @@
 
 pub mod agents;
 pub mod codec;
+mod files;
 mod lineage;
+pub mod own;
 mod procfs;
 pub mod redact;
 mod resolve;
 mod table;
 #[cfg(test)]
 mod tests;
+mod version;
 mod watch;
 
 use std::io;
@@ -116,6 +119,8 @@ pub struct Actor {
     pub cwd: Vec<u8>,
     /// Variables in its environment by which agents are told (`agents.rs`), with their values, at most [`MARK_BYTES`] of each.
     pub marks: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Of the agent that it is; found a little after it was first seen (`version.rs`). Letters, digits and `.-+_`, never empty.
+    pub version: Option<Vec<u8>>,
     /// Earlier images, oldest first, at most [`MAX_IMAGES`].
     pub images: Vec<Image>,
     pub first: Time,
@@ -135,7 +140,7 @@ pub trait Sink: Send + Sync {
     fn save(&self, actor: &Actor);
     /// A known live process made a child process (not a thread). From the background thread, in the order of the kernel.
     fn forked(&self, parent: ActorId, child_pid: u32, at_monotonic_ns: u64);
-    /// The process is gone; its last `save` came before.
+    /// The process is gone, and that was saved before. Only what its files tell may still follow.
     fn exited(&self, actor: ActorId);
     /// The kernel dropped events of processes: calls of `forked` may be missing just before now.
     fn gap(&self, reason: &str);

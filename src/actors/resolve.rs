@@ -30,11 +30,15 @@ pub struct Shared {
     pub(super) wake: OwnedFd,
     /// Processes that the background thread is to look at.
     pub(super) pending: Mutex<Vec<Arc<Entry>>>,
+    /// Agents whose version it is to find.
+    pub(super) unversioned: Mutex<Vec<Arc<Entry>>>,
     /// The connector reports forks and execs.
     pub(super) live: AtomicBool,
     pub(super) stopping: AtomicBool,
     pub(super) fence: Mutex<Fence>,
     pub(super) passed: Condvar,
+    /// Our own mount namespace.
+    mounts: Option<Vec<u8>>,
     /// Our own pid and effective user.
     pub(super) own: u32,
     pub(super) euid: u32,
@@ -95,7 +99,12 @@ pub struct Look {
     pub exe: Vec<u8>,
     pub cwd: Vec<u8>,
     pub marks: Vec<(Vec<u8>, Vec<u8>)>,
+    /// See [`State::here`]; only looked up of agents.
+    pub here: bool,
 }
+
+/// The link that is the same for processes with the same mounts.
+const MOUNTS: &str = "ns/mnt";
 
 impl Shared {
     pub(super) fn new(sink: Arc<dyn Sink>, options: Options) -> io::Result<(Shared, Watcher)> {
@@ -105,19 +114,22 @@ impl Shared {
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let watcher = Watcher::new(&epoll, options)?;
         let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let (proc, own) = (Proc::open()?, std::process::id());
         let shared = Shared {
             sink,
-            proc: Proc::open()?,
             tids: Tids::new(),
             table: Mutex::new(Table::default()),
             epoll,
             wake,
             pending: Mutex::new(Vec::new()),
+            unversioned: Mutex::new(Vec::new()),
+            mounts: proc.link(own, MOUNTS),
+            proc,
             live: AtomicBool::new(watcher.has_connector()),
             stopping: AtomicBool::new(false),
             fence: Mutex::new(Fence::default()),
             passed: Condvar::new(),
-            own: std::process::id(),
+            own,
             euid: rustix::process::geteuid().as_raw(),
             pidfds: AtomicUsize::new(0),
             // The rest of the descriptors belongs to the files of the mount.
@@ -296,8 +308,17 @@ impl Shared {
         let cwd = self.proc.link(pid, "cwd").unwrap_or_default();
         let mut marks = self.proc.variables(pid, &|name| agents::variables().any(|wanted| wanted.as_bytes() == name));
         marks.truncate(MAX_MARKS);
-        marks.iter_mut().for_each(|(_, value)| value.truncate(MARK_BYTES));
-        Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd, marks })
+        for (_, value) in &mut marks {
+            if let Some(clean) = redact::text(value) {
+                *value = clean;
+            }
+            value.truncate(MARK_BYTES);
+        }
+        let here = agents::image(&exe, &cmdline.args).is_some()
+            && self.mounts.is_some()
+            && self.proc.link(pid, MOUNTS) == self.mounts
+            && self.proc.link(pid, "root").is_some_and(|root| root == b"/");
+        Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd, marks, here })
     }
 
     /// Puts a process into the table, tells the sink, and watches for its exit.
@@ -351,6 +372,7 @@ impl Shared {
             argv_truncated: look.argv_truncated,
             cwd: look.cwd,
             marks: look.marks,
+            version: None,
             images: Vec::new(),
             first: now,
             last: now,
@@ -359,7 +381,7 @@ impl Shared {
             details,
         };
         let pidfd = pidfd.filter(|_| self.pidfds.load(Ordering::Relaxed) < self.max_pidfds);
-        let entry = Arc::new(Entry::new(State { actor, mark, read_ns, status: None }, pidfd));
+        let entry = Arc::new(Entry::new(State { actor, mark, read_ns, here: look.here, status: None }, pidfd));
         let inserted = {
             let mut table = self.table.lock();
             let inserted = table.insert(&entry);
@@ -381,6 +403,7 @@ impl Shared {
         }
         self.save(&entry);
         self.watch(&entry);
+        self.seek_version(&entry);
         entry
     }
 
@@ -433,6 +456,18 @@ impl Shared {
         }
         self.pending.lock().push(Arc::clone(entry));
         self.wake();
+    }
+
+    /// Has the background thread find out which version of an agent the process is, if it is one.
+    pub(super) fn seek_version(&self, entry: &Arc<Entry>) {
+        let is_agent = {
+            let actor = &entry.state.lock().actor;
+            actor.details == Details::Full && agents::image(&actor.exe, &actor.argv).is_some()
+        };
+        if is_agent {
+            self.unversioned.lock().push(Arc::clone(entry));
+            self.wake();
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -494,5 +529,6 @@ fn inherited(parent: &Entry) -> Option<Look> {
         exe: actor.exe.clone(),
         cwd: actor.cwd.clone(),
         marks: actor.marks.clone(),
+        here: false,
     })
 }

@@ -61,6 +61,8 @@ pub struct State {
     pub mark: ImageMark,
     /// On the monotonic clock: the details are of this moment, or of one a little later.
     pub read_ns: u64,
+    /// Its paths mean the same here: it has our root directory and our mounts.
+    pub here: bool,
     /// The wait status that the connector reported.
     pub status: Option<i32>,
 }
@@ -71,6 +73,7 @@ impl State {
         let actor = &mut self.actor;
         let image = Image { until, exe: std::mem::take(&mut actor.exe), argv: std::mem::take(&mut actor.argv) };
         actor.argv_truncated = false;
+        actor.version = None;
         if image.exe.is_empty() && image.argv.is_empty() {
             return;
         }

@@ -386,3 +386,64 @@ fn an_idle_watcher_sleeps() {
     drop(child.stdin.take());
     child.wait().unwrap();
 }
+
+/// An agent's script in a package, which says that it runs, waits for a line, and becomes `cat`.
+fn packaged() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let package = dir.path().canonicalize().unwrap().join("node_modules/@openai/codex");
+    std::fs::create_dir_all(&package).unwrap();
+    std::fs::write(package.join("package.json"), r#"{"name": "@openai/codex", "version": "1.2.3"}"#).unwrap();
+    let script = package.join("cli.js");
+    std::fs::write(&script, "echo; read x; exec cat").unwrap();
+    (dir, script)
+}
+
+fn running(mut command: Command) -> Child {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    child
+}
+
+#[test]
+fn the_version_of_an_agent_comes_after_it_and_goes_with_its_image() {
+    both(|actors, sink| {
+        let (_dir, script) = packaged();
+        let mut command = Command::new("sh");
+        command.arg(&script);
+        let mut child = running(command);
+        let id = actors.resolve(child.id(), Depth::Full);
+        let version = || sink.saved.lock()[&id].version.clone();
+        until("the version", || version().as_deref() == Some(b"1.2.3"));
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        until("another image", || {
+            actors.resolve(child.id(), Depth::Full);
+            version().is_none()
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(actors.get(id).unwrap().images.len(), 1);
+    });
+}
+
+#[test]
+fn what_another_mount_namespace_has_is_not_taken_for_ours() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root has mount namespaces");
+        return;
+    }
+    both(|actors, _| {
+        let (_dir, script) = packaged();
+        for (program, expected) in [(&["unshare", "-m", "sh"][..], None), (&["sh"], Some(&b"1.2.3"[..]))] {
+            let mut command = Command::new(program[0]);
+            command.args(&program[1..]).arg(&script);
+            let mut child = running(command);
+            let id = actors.resolve(child.id(), Depth::Full);
+            assert_eq!(actors.get(id).unwrap().details, Details::Full);
+            // What was asked for before has been done then.
+            actors.drain();
+            assert_eq!(actors.get(id).unwrap().version.as_deref(), expected, "{program:?}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    });
+}

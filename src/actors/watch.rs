@@ -11,9 +11,10 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use rustix::event::{Timespec, epoll};
 
+use super::files::Files;
 use super::resolve::{Fence, Shared};
 use super::table::Entry;
-use super::{Details, Exit, Options};
+use super::{Details, Exit, Options, agents, version};
 use crate::clock;
 use crate::sys::pidfd;
 use crate::sys::procconn::{ProcConn, ProcEvent, Received};
@@ -119,6 +120,7 @@ impl Watcher {
                 shared.passed.notify_all();
             }
         }
+        shared.find_versions();
         shared.live.store(false, Ordering::Relaxed);
         let mut fence: MutexGuard<'_, Fence> = shared.fence.lock();
         fence.closed = true;
@@ -257,6 +259,7 @@ impl Watcher {
         for entry in pending {
             self.look(shared, entry, RETRIES);
         }
+        shared.find_versions();
         if self.retries.is_empty() && self.waiting.is_empty() {
             return;
         }
@@ -305,7 +308,7 @@ impl Shared {
         let alive = stat.as_ref().is_some_and(|stat| !stat.is_dead());
         let unreadable = look.is_none() && alive;
         let mark = stat.as_ref().map_or_else(Default::default, |stat| stat.image);
-        let changed = {
+        let (changed, completed) = {
             let mut state = entry.state.lock();
             if let Some(stat) = &stat {
                 // setsid(2) is called between fork and execve.
@@ -338,6 +341,7 @@ impl Shared {
                 state.actor.cwd = look.cwd;
                 state.actor.marks = look.marks;
                 state.actor.details = Details::Full;
+                state.here = look.here;
                 state.read_ns = read_ns;
                 entry.inherited.store(false, Ordering::Relaxed);
             }
@@ -347,13 +351,42 @@ impl Shared {
             if let Some(uid) = uid {
                 state.actor.uid = uid;
             }
-            new_image || completed
+            (new_image || completed, completed)
         };
         entry.checked.store(clock::now().as_nanos(), Ordering::Relaxed);
         if changed {
             self.save(entry);
         }
+        if completed {
+            self.seek_version(entry);
+        }
         if unreadable { Outcome::Unreadable } else { Outcome::Known }
+    }
+
+    /// Finds the versions of agents. They may have ended meanwhile; their files are still there.
+    fn find_versions(&self) {
+        let entries = std::mem::take(&mut *self.unversioned.lock());
+        if entries.is_empty() {
+            return;
+        }
+        let files = Files::now();
+        for entry in entries {
+            let (actor, here) = {
+                let state = entry.state.lock();
+                (state.actor.clone(), state.here)
+            };
+            let Some(agent) = agents::image(&actor.exe, &actor.argv) else { continue };
+            let Some(found) = version::of(agent, &actor, files.as_ref().filter(|_| here)) else { continue };
+            {
+                let mut state = entry.state.lock();
+                // It may run something else by now.
+                if state.actor.exe != actor.exe || state.actor.argv != actor.argv {
+                    continue;
+                }
+                state.actor.version = Some(found);
+            }
+            self.save(&entry);
+        }
     }
 
     /// The wait status of a process whose pidfd says that it ended.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::output::{Align, Output, Style, Table, ago};
 use super::ps::{ended, quoted};
-use super::{Which, repo, source::Source};
+use super::{Which, agents, repo, source::Source};
 use crate::control::protocol::Request;
 use crate::query::{LogFilter, StepRow};
 
@@ -58,6 +58,7 @@ pub fn what(row: &StepRow) -> String {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+<<<<<<< HEAD
     let filter = LogFilter {
         session: args.session.clone(),
         newest: args.newest,
@@ -66,6 +67,10 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         reads: args.reads,
         ..LogFilter::default()
     };
+=======
+    agents::load_or_warn();
+    let filter = LogFilter { session: args.session.clone(), newest: args.newest, all: args.all };
+>>>>>>> 1e66dfb63e410b729d6e4039f4a755ec5c75e38f
     let mut out = Output::paged();
     let columns = [
         ("STEP", Left),

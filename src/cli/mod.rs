@@ -3,6 +3,7 @@
 //! Commands talk to the daemon of a mount over its control socket, or open the store themselves when nothing is mounted. Only
 //! here errors are `anyhow`: they become one line on stderr and an exit code (`exit.rs`).
 
+pub mod agents;
 pub mod apply;
 pub mod blame;
 pub mod bring;

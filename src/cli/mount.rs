@@ -13,8 +13,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap_complete::engine::ArgValueCompleter;
 
-use super::complete;
 use super::repo::{self, Repo};
+use super::{agents, complete};
 use crate::control::client::Client;
 use crate::control::host::Shows;
 use crate::control::protocol::{MountRequest, MountRow, Request};
@@ -128,6 +128,7 @@ pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
     let inside = if mounting.is_elsewhere() { Vec::new() } else { users::inside(&mounting.repo) };
     if args.foreground {
         log_to_terminal();
+        agents::load_or_warn();
         warn_inside(&inside);
         let running = daemon::start(&mounting)?;
         println!("{}", ready_text(&mounting));
@@ -135,6 +136,8 @@ pub fn run(args: &MountArgs, store: Option<&Path>) -> Result<()> {
         running.serve();
         return Ok(());
     }
+    // The daemon reads it for itself, and has nobody to tell.
+    agents::load_or_warn();
     spawn_daemon(&mounting)?;
     warn_inside(&inside);
     println!("{}", ready_text(&mounting));
@@ -339,6 +342,10 @@ pub fn run_daemon(args: &DaemonArgs, store: Option<&Path>) -> Result<()> {
     log_to_terminal();
     if let Some(fault) = crate::store::fault::arm_from_environment() {
         tracing::warn!(fault, "a fault is armed");
+    }
+    // Before the mount: it may cover the table.
+    if let Some(why) = agents::load() {
+        tracing::warn!("{why}");
     }
     // Its own session: the terminal's Ctrl-C and hang-up are not for it.
     if let Err(error) = rustix::process::setsid() {

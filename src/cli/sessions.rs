@@ -6,8 +6,7 @@ use anyhow::Result;
 
 use super::output::{Align, Output, Style, Table, ago, between, duration};
 use super::ps::quoted;
-use super::{Which, repo, source::Source};
-use crate::actors::agents;
+use super::{Which, agents, repo, source::Source};
 use crate::control::protocol::Request;
 use crate::query::SessionRow;
 
@@ -24,6 +23,7 @@ pub struct Args {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    agents::load_or_warn();
     let mut out = Output::paged();
     let columns = [
         ("SESSION", Left),
@@ -58,7 +58,11 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
 }
 
 fn cells(row: &SessionRow, live: bool) -> Vec<(String, Style)> {
-    let agent = row.agent.as_deref().and_then(agents::by_id).map(|agent| agent.title);
+    let who = match (&row.agent, &row.version) {
+        (Some(agent), Some(version)) => format!("{agent} {version}"),
+        (Some(agent), None) => agent.clone(),
+        (None, _) => row.by.clone(),
+    };
     let end = match &row.ended {
         Some(at) => {
             (between(&row.started, at).map(|t| format!("after {}", duration(t))).unwrap_or_default(), Style::Plain)
@@ -69,7 +73,7 @@ fn cells(row: &SessionRow, live: bool) -> Vec<(String, Style)> {
     let failed = if row.failed > 0 { Style::Red } else { Style::Plain };
     vec![
         (row.session.clone(), Style::Bold),
-        (agent.unwrap_or(&row.by).to_owned(), Style::Plain),
+        (who, Style::Plain),
         (ago(&row.started), Style::Plain),
         end,
         (row.commands.to_string(), Style::Plain),

@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::fuse::mount::FSTYPE;
+use crate::sys::mountinfo;
 
 /// A line of /proc/self/mountinfo that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,43 +17,16 @@ pub struct Mounted {
     pub mountpoint: PathBuf,
 }
 
-/// Undoes the octal escapes of proc(5).
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        match digits {
-            Some(d) => {
-                bytes.push(d.iter().fold(0u8, |n, b| n.wrapping_mul(8).wrapping_add(b - b'0')));
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
-}
-
 fn parse(line: &[u8]) -> Option<Mounted> {
-    let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
-    let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
-    let device = String::from_utf8(fields.get(2)?.to_vec()).ok()?;
-    let mountpoint = unescape(fields.get(4)?);
-    let dash = fields.iter().position(|f| *f == b"-")?;
-    if *fields.get(dash + 1)? != FSTYPE.as_bytes() {
-        return None;
-    }
-    let source = unescape(fields.get(dash + 2)?);
-    let repo = source.as_os_str().as_bytes().strip_prefix(b"regentfs:")?;
-    Some(Mounted { id, device, repo: PathBuf::from(OsString::from_vec(repo.to_vec())), mountpoint })
+    let line = mountinfo::parse(line).filter(|line| line.kind == FSTYPE.as_bytes())?;
+    let repo = line.source.as_os_str().as_bytes().strip_prefix(b"regentfs:")?;
+    let repo = PathBuf::from(OsString::from_vec(repo.to_vec()));
+    Some(Mounted { id: line.id, device: line.device, repo, mountpoint: line.mountpoint })
 }
 
 /// All regentfs mounts that this process sees, the newest last.
 pub fn all() -> std::io::Result<Vec<Mounted>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let table = std::fs::read(mountinfo::TABLE)?;
     Ok(table.split(|&b| b == b'\n').filter_map(parse).collect())
 }
 

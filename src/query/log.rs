@@ -80,6 +80,7 @@ pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
             session: session_id(actor.id),
             by: kind.name().to_owned(),
             agent: agent_of(kind),
+            version: steps.who.version(actor.id),
             name: steps.who.session_name(actor.id),
             actor: actor.id.0,
             pid: actor.pid,

@@ -119,6 +119,9 @@ pub struct SessionRow {
     /// `agent`, `human` or `script`.
     pub by: String,
     pub agent: Option<String>,
+    /// Of the agent.
+    #[serde(default)]
+    pub version: Option<String>,
     /// What the agent calls it.
     pub name: Option<String>,
     /// The process at its top.

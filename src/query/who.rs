@@ -165,6 +165,16 @@ impl Who {
     }
 }
 
+impl Who {
+    /// Which version of its agent a session is: that of the process at its top, or else of the first of the agent's own that has one.
+    pub fn version(&self, session: ActorId) -> Option<String> {
+        let is_own = |actor: &&Actor| self.place(actor.id) == Some(Place { session, command: None });
+        let known = self.actors.values().filter(is_own).filter(|actor| actor.version.is_some());
+        let first = known.min_by_key(|actor| (actor.id != session, actor.id))?;
+        first.version.as_ref().map(|version| String::from_utf8_lossy(version).into_owned())
+    }
+}
+
 /// Whether a process was started by the one that is its parent, as far as that can be told: what lost its parent has a reaper as one, which started
 /// nothing of it. A child is in its parent's session, or began one of its own.
 fn is_its_child(child: &Actor, parent: &Actor) -> bool {
@@ -198,6 +208,7 @@ mod tests {
             argv: argv.iter().map(|a| bytes(a)).collect(),
             argv_truncated: false,
             cwd: Vec::new(),
+            version: None,
             marks: marks.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
             images: Vec::new(),
             first: Time::default(),

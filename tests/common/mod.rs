@@ -25,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub fn regentfs() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_regentfs"));
     command.env_remove("XDG_STATE_HOME");
+    // Without a table of agents of the user who runs the tests.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
