@@ -28,8 +28,12 @@ impl Work<'_> {
         node: &Node,
     ) -> Result<Option<(Node, Path)>> {
         let store = self.overlay.store();
-        let Some(sealed) = history::snapshot(&*store.kv, epoch)? else { return Ok(None) };
-        let since = history::snapshot(&*store.kv, sealed.previous)?.map_or(sealed.time, |s| s.time);
+        // Sealed, or still open.
+        let (previous, until) = match history::snapshot(&*store.kv, epoch)? {
+            Some(sealed) => (sealed.previous, sealed.time.as_nanos().saturating_add(LATE)),
+            None => (history::timeline(&*store.kv, before.lineage().at().timeline)?.last, i64::MAX),
+        };
+        let since = history::snapshot(&*store.kv, previous)?.map_or(Time::default(), |s| s.time);
         let query = |error| match error {
             crate::query::QueryError::Store(error) => error,
             crate::query::QueryError::Filter(text) => StoreError::corrupt(text),
@@ -38,7 +42,7 @@ impl Work<'_> {
         let from = seq_at(store, since).map_err(query)?;
         let mut seen: BTreeMap<Path, ()> = BTreeMap::new();
         each_event(store, Seq(from.0.saturating_sub(256)), &mut |event| {
-            if event.epoch > epoch && event.time > Time::from_nanos(sealed.time.as_nanos() + LATE) {
+            if event.time.as_nanos() > until {
                 return Ok(ControlFlow::Break(()));
             }
             let note = &event.note;

@@ -9,6 +9,7 @@ pub mod lines;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -112,6 +113,8 @@ struct Work<'o> {
     texts: RefCell<VecDeque<(usize, Rc<Vec<u8>>)>>,
 }
 
+/// In so many states before it is looked for a line that came back.
+const BROUGHT_BACK: usize = 64;
 /// So many texts are kept at once.
 const TEXTS: usize = 4;
 
@@ -225,6 +228,7 @@ impl<'o> Work<'o> {
         let Some((at, touched)) = known else { return Ok((found.path.clone(), Vec::new())) };
         let then = Arc::new(Lineage::of(kv, at)?);
         let earlier = Arc::new(Lineage::of(kv, At { epoch: Epoch(at.epoch.0.saturating_sub(1)), ..at })?);
+        let earlier = self.before_empty(earlier, record.ino)?;
         let (view, view_before) = (self.view(&then), self.view(&earlier));
         // The name that it had then: that by which it is asked for, if it had it, or that which it had when it changed.
         let mut path = found.path.clone();
@@ -258,6 +262,32 @@ impl<'o> Work<'o> {
         }
         before.retain(|found| !matches!(found.node.content(), Content::Version { id: same, .. } if same == id));
         Ok((path, before))
+    }
+
+    /// The state before a file was made, if it was empty and never written to in the state that is given; otherwise that one.
+    fn before_empty(&self, at: Arc<Lineage>, ino: Ino) -> Result<Arc<Lineage>> {
+        let kv = &*self.overlay.store().kv;
+        let mut earlier = at;
+        loop {
+            let node = self.view(&earlier).by_number(ino).map_err(|errno| BlameError::Os(Path::root(), errno))?;
+            if node.is_none_or(|node| node.content() != Content::None) {
+                return Ok(earlier);
+            }
+            let mut found = None;
+            for segment in earlier.segments() {
+                let (from, to) = keys::inode_states(segment.timeline, ino, segment.epoch);
+                kv.scan(Table::Tree, &from, &to, &mut |key, _| {
+                    found = keys::parse_inode(key).map(|(_, epoch)| At { timeline: segment.timeline, epoch });
+                    ControlFlow::Break(())
+                })?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            // Epochs get smaller, so this ends.
+            let Some(at) = found.filter(|at| at.epoch > Epoch::BASE) else { return Ok(earlier) };
+            earlier = Arc::new(Lineage::of(kv, At { epoch: Epoch(at.epoch.0.saturating_sub(1)), ..at })?);
+        }
     }
 
     /// The base file that a file of the overlay began as.
@@ -331,6 +361,27 @@ impl<'o> Work<'o> {
         Ok(Blamed { text, marks, sources, versions })
     }
 
+    /// What no process wrote was there before: lines that a step had removed, and that came back when it was taken out again.
+    fn brought_back(
+        &self,
+        number: usize,
+        text: &[u8],
+        marks: &[Option<Vec<u32>>],
+        lines: &mut [Option<u32>],
+    ) -> Result<()> {
+        let mut at = number;
+        for _ in 0..BROUGHT_BACK {
+            let next = self.stages.get(at).and_then(|stage| stage.before.first());
+            let Some(&before) = next.filter(|_| lines.iter().any(Option::is_none)) else { break };
+            if let Some(Some(known)) = marks.get(before) {
+                let carried = lines::carry(&*self.text(before)?, known, text);
+                lines.iter_mut().zip(carried).for_each(|(line, other)| *line = line.or(other));
+            }
+            at = before;
+        }
+        Ok(())
+    }
+
     fn marks_of(&self, number: usize, marks: &[Option<Vec<u32>>]) -> Result<Vec<u32>> {
         let Some(stage) = self.stages.get(number) else { return Ok(Vec::new()) };
         let text = self.text(number)?;
@@ -346,6 +397,9 @@ impl<'o> Work<'o> {
         }
         if lines.is_empty() {
             lines = vec![None; lines::lines(&text)];
+        }
+        if matches!(&stage.source, Source::Version(wrote) if wrote.by == ActorId::KERNEL) {
+            self.brought_back(number, &text, marks, &mut lines)?;
         }
         Ok(lines.into_iter().map(|mark| mark.unwrap_or(number as u32)).collect())
     }

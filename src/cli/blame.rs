@@ -49,6 +49,7 @@ pub fn lines(what: &Path) -> Result<(PathBuf, Option<(u64, u64)>)> {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    super::agents::load_or_warn();
     let (path, lines) = lines(&args.what)?;
     let filter = BlameFilter { path: diff::relative(&path, &repo)?, lines, at: args.at.clone() };
     let mut out = Output::paged();

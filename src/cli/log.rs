@@ -58,7 +58,7 @@ pub fn what(row: &StepRow) -> String {
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     use Align::{Left, Right};
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
-<<<<<<< HEAD
+    agents::load_or_warn();
     let filter = LogFilter {
         session: args.session.clone(),
         newest: args.newest,
@@ -67,10 +67,6 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         reads: args.reads,
         ..LogFilter::default()
     };
-=======
-    agents::load_or_warn();
-    let filter = LogFilter { session: args.session.clone(), newest: args.newest, all: args.all };
->>>>>>> 1e66dfb63e410b729d6e4039f4a755ec5c75e38f
     let mut out = Output::paged();
     let columns = [
         ("STEP", Left),

@@ -35,6 +35,7 @@ pub struct Args {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    super::agents::load_or_warn();
     let paths = args.paths.iter().map(|path| diff::relative(path, &repo)).collect::<Result<_>>()?;
     let request =
         Revert { step: args.step.clone(), paths, ours: args.ours, theirs: args.theirs, dry_run: args.dry_run };

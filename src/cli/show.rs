@@ -31,6 +31,7 @@ pub struct Args {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    super::agents::load_or_warn();
     let mut out = Output::paged();
     if let Some((at, path)) = split(&args.what) {
         let path = diff::relative(&PathBuf::from(path), &repo)?;

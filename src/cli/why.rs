@@ -25,6 +25,7 @@ pub struct Args {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
+    super::agents::load_or_warn();
     let (path, lines) = blame::lines(&args.what)?;
     let (first, _) = lines
         .filter(|(first, last)| first == last)
