@@ -10,10 +10,10 @@
 
 pub mod agents;
 pub mod codec;
-mod files;
+pub(crate) mod files;
 mod lineage;
 pub mod own;
-mod procfs;
+pub(crate) mod procfs;
 pub mod redact;
 mod resolve;
 mod table;

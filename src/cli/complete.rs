@@ -19,6 +19,8 @@ use super::source;
 use super::{Which, repo};
 use crate::control::client::Client;
 use crate::control::protocol::{Request, SnapshotsFilter, TimelineRequest};
+use crate::query::prompts::Links;
+use crate::query::steps::Steps;
 use crate::query::time::format;
 use crate::query::{self, LogFilter, StepRow};
 use crate::store::format::{FORMAT, Format};
@@ -258,10 +260,12 @@ pub fn step(current: &OsStr) -> Vec<CompletionCandidate> {
         Ok(Knows::Daemon(client)) => Knows::ask(client, &Request::Log(filter)).unwrap_or_default(),
         Ok(Knows::Store(store)) => {
             let mut rows: Vec<StepRow> = Vec::new();
-            let _ = query::log(&store, &filter, &|_| None, &mut |row| {
-                rows.push(row);
-                ControlFlow::Continue(())
-            });
+            if let Ok(steps) = Steps::load(&store) {
+                let _ = query::log(&steps, &Links::default(), &filter, &|_| None, &mut |row| {
+                    rows.push(row);
+                    ControlFlow::Continue(())
+                });
+            }
             rows
         }
         Err(_) => Vec::new(),

@@ -493,11 +493,10 @@ pub fn dispatch(
             Ok(Done::default())
         }
         Request::Sessions => {
-            query::sessions(store, &mut |row| sink(Row::Session(row)))?;
-            Ok(Done::default())
+            steps::sessions(overlay, sink)
         }
-        Request::Log(filter) => steps::log(store, filter, sink),
-        Request::Story(step) => steps::story(store, step, sink),
+        Request::Log(filter) => steps::log(overlay, filter, sink),
+        Request::Story(step) => steps::story(overlay, step, sink),
         Request::Blame(filter) => steps::blame(overlay, filter, sink),
         Request::Events { filter, follow: _ } => {
             let contents = OverlayContents::new(overlay);

@@ -2,6 +2,7 @@
 //! that nothing is mounted from.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ use crate::overlay::Overlay;
 use crate::overlay::view::{Node, View};
 use crate::query::log::{agent_of, find_session, find_step};
 use crate::query::rows::{text, texts};
-use crate::query::steps::{StepId, Steps, session_id, session_of};
-use crate::query::who::Who;
+use crate::query::prompts::{Links, Written};
+use crate::query::steps::{Step, StepId, Steps, session_id, session_of};
 use crate::query::{self, BlameRow, LogFilter, time::format};
 use crate::store::history::{self, OpKind};
 use crate::store::{Store, StoreError};
@@ -26,7 +27,8 @@ use crate::timeline::names::Place;
 use crate::timeline::parts::{homes, parts};
 use crate::timeline::spec;
 use crate::timeline::undo::Direction;
-use crate::types::{At, Epoch, Path, unhex};
+use crate::store::lineage::Lineage;
+use crate::types::{At, Epoch, Kind, Path, Timeline, unhex};
 
 /// Which lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,16 +76,78 @@ fn namer(store: &Store) -> Result<impl Fn(Epoch) -> Option<String>, StoreError> 
 }
 
 /// Lists steps, the newest first.
-pub fn log(store: &Store, filter: &LogFilter, sink: Sink<'_>) -> Result<Done, Failure> {
-    query::log(store, filter, &namer(store)?, &mut |row| sink(Row::Step(row)))?;
+pub fn log(overlay: &Overlay, filter: &LogFilter, sink: Sink<'_>) -> Result<Done, Failure> {
+    let steps = Steps::load(overlay.store())?;
+    let links = links(overlay, &steps)?;
+    query::log(&steps, &links, filter, &namer(overlay.store())?, &mut |row| sink(Row::Step(row)))?;
     Ok(Done::default())
 }
 
+/// Lists sessions, the one that began first in front.
+pub fn sessions(overlay: &Overlay, sink: Sink<'_>) -> Result<Done, Failure> {
+    let steps = Steps::load(overlay.store())?;
+    let links = links(overlay, &steps)?;
+    query::sessions(&steps, &links, &mut |row| sink(Row::Session(row)))?;
+    Ok(Done::default())
+}
+
+/// Which steps go back to which prompts.
+pub fn links(overlay: &Overlay, steps: &Steps) -> Result<Links, Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let store = overlay.store();
+    let root = store.format.repo_path().as_os_str().as_bytes().to_vec();
+    let homes = homes(&*store.kv)?;
+    Ok(Links::load(store, steps, &[root], &WrittenIn { overlay, homes })?)
+}
+
+/// Looks into the states after steps.
+struct WrittenIn<'o> {
+    overlay: &'o Overlay,
+    homes: std::collections::BTreeMap<Epoch, Timeline>,
+}
+
+impl WrittenIn<'_> {
+    fn bytes(&self, step: &Step, path: &[u8]) -> Option<Vec<u8>> {
+        // The file after the step's last change; of what an agent did itself there is only one.
+        let epoch = *step.epochs.last()?;
+        let at = At { timeline: *self.homes.get(&epoch)?, epoch };
+        let lineage = Lineage::of(&*self.overlay.store().kv, at).ok()?;
+        let view = View::new(self.overlay, Arc::new(lineage));
+        let node = view.find(&Path::new(path)).ok()??;
+        if node.kind != Kind::File || node.size > blame::LARGEST {
+            return None;
+        }
+        let (reader, mut bytes) = (view.open(&node).ok()?, vec![0; node.size as usize]);
+        let mut at = 0;
+        while let Some(rest) = bytes.get_mut(at..).filter(|rest| !rest.is_empty()) {
+            match reader.read_at(at as u64, rest).ok()? {
+                0 => return None,
+                got => at += got,
+            }
+        }
+        Some(bytes)
+    }
+}
+
+impl Written for WrittenIn<'_> {
+    fn is(&self, step: &Step, path: &[u8], hash: &[u8; 32], len: u64) -> Option<bool> {
+        let bytes = self.bytes(step, path)?;
+        Some(bytes.len() as u64 == len && blake3::hash(&bytes).as_bytes() == hash)
+    }
+
+    fn contains(&self, step: &Step, path: &[u8], text: &[u8]) -> Option<bool> {
+        let bytes = self.bytes(step, path)?;
+        Some(text.is_empty() || bytes.windows(text.len()).any(|part| part == text))
+    }
+}
+
 /// Sends all that is known of a step but its changes.
-pub fn story(store: &Store, step: &str, sink: Sink<'_>) -> Result<Done, Failure> {
+pub fn story(overlay: &Overlay, step: &str, sink: Sink<'_>) -> Result<Done, Failure> {
+    let store = overlay.store();
     let steps = Steps::load(store)?;
+    let links = links(overlay, &steps)?;
     let step = find_step(&steps, step)?;
-    let row = query::story::story(store, &steps, step, &namer(store)?)?;
+    let row = query::story::story(store, &steps, &links, step, &namer(store)?)?;
     let _ = sink(Row::Story(row));
     Ok(Done::default())
 }
@@ -144,7 +208,8 @@ pub fn diff(
 /// Who wrote what is in a blamed file, by source.
 struct Writers<'s> {
     store: &'s Store,
-    who: Who,
+    steps: Steps,
+    links: Links,
     names: Box<dyn Fn(Epoch) -> Option<String> + 's>,
 }
 
@@ -171,7 +236,7 @@ impl Writers<'_> {
         (row.path, row.path_hex) = (Some(path), path_hex);
         row.snapshot = (self.names)(wrote.epoch);
         row.time = history::snapshot(&*self.store.kv, wrote.epoch)?.map(|s| format(s.time));
-        let Some(place) = self.who.place(wrote.by) else {
+        let Some(place) = self.steps.who.place(wrote.by) else {
             row.by = "unknown".to_owned();
             return Ok(row);
         };
@@ -179,12 +244,13 @@ impl Writers<'_> {
             Some(top) => StepId::Command(top),
             None => StepId::Own { epoch: wrote.epoch, session: place.session },
         };
-        let kind = self.who.kind(place.session);
+        let kind = self.steps.who.kind(place.session);
         row.by = kind.map_or("unknown", |kind| kind.name()).to_owned();
         row.agent = kind.and_then(agent_of);
         row.step = Some(id.to_string());
+        row.prompt = self.links.of(id).map(|(_, prompt)| prompt.text.clone());
         row.session = Some(session_id(place.session));
-        if let Some(actor) = place.command.and_then(|top| self.who.actor(top)) {
+        if let Some(actor) = place.command.and_then(|top| self.steps.who.actor(top)) {
             row.argv = Some(texts(&actor.argv).0);
             row.command = agents::asked(&actor.argv).map(|asked| String::from_utf8_lossy(&asked).into_owned());
         }
@@ -201,7 +267,9 @@ pub fn blame(overlay: &Overlay, filter: &BlameFilter, sink: Sink<'_>) -> Result<
         None => View::now(overlay),
     };
     let blamed = blame::blame(&view, &path)?;
-    let writers = Writers { store, who: Who::load(store)?, names: Box::new(namer(store)?) };
+    let steps = Steps::load(store)?;
+    let links = links(overlay, &steps)?;
+    let writers = Writers { store, steps, links, names: Box::new(namer(store)?) };
     let (first, last) = filter.lines.unwrap_or((1, u64::MAX));
     if filter.lines.is_some() && (first == 0 || first > last || first > blamed.marks.len() as u64) {
         let message = format!("{path} has {} lines: there is no line {first}", blamed.marks.len());

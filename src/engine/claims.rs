@@ -65,7 +65,7 @@ impl State {
     }
 
     fn hinders(&self, writer: Writer, what: What) -> bool {
-        self.owners.get(&what).is_some_and(|owner| *owner != writer.id) || (writer.lasts && self.done.contains(&what))
+        self.owners.get(&what).is_some_and(|owner| *owner != writer.id)
     }
 }
 
@@ -85,13 +85,15 @@ const QUIET_COMMAND: Duration = Duration::from_secs(3);
 const MOST: Duration = Duration::from_secs(1);
 
 impl Claims {
-    /// Notes that a writer is about to change these. With the gate passed.
+    /// Notes that a writer is about to change these, and to give `anew` other contents. With the gate passed.
     ///
     /// Returns false, and notes nothing, if the epoch has to end before.
-    pub fn claim(&self, epoch: Epoch, writer: Writer, whats: &[What], now: u64) -> bool {
+    pub fn claim(&self, epoch: Epoch, writer: Writer, whats: &[What], anew: Option<What>, now: u64) -> bool {
         let mut state = self.state.lock();
         let state = state.at(epoch);
-        if state.all.is_some_and(|all| all != writer.id) || whats.iter().any(|what| state.hinders(writer, *what)) {
+        let again = writer.lasts && anew.is_some_and(|what| state.done.contains(&what));
+        let taken = || whats.iter().any(|what| state.hinders(writer, *what));
+        if again || state.all.is_some_and(|all| all != writer.id) || taken() {
             return false;
         }
         self.take(state, writer, whats, now);
@@ -215,25 +217,25 @@ mod tests {
     fn nothing_has_two_writers_in_one_epoch() {
         let claims = Claims::default();
         let (x, y) = (What::file(Ino(5)), What::name(Ino(1), b"y"));
-        assert!(claims.claim(Epoch(1), A, &[x], 1));
-        assert!(claims.claim(Epoch(1), A, &[x, y], 2));
-        assert!(claims.claim(Epoch(1), B, &[What::file(Ino(6))], 3));
-        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7)), y], 3));
+        assert!(claims.claim(Epoch(1), A, &[x], None, 1));
+        assert!(claims.claim(Epoch(1), A, &[x, y], None, 2));
+        assert!(claims.claim(Epoch(1), B, &[What::file(Ino(6))], None, 3));
+        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7)), y], None, 3));
         // Of what was refused nothing is noted.
-        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(7))], 4));
-        assert!(claims.claim(Epoch(2), B, &[x, y], 5));
+        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(7))], None, 4));
+        assert!(claims.claim(Epoch(2), B, &[x, y], None, 5));
         assert!(!claims.has_others(Epoch(2), B) && claims.has_others(Epoch(2), A));
         claims.share(Epoch(2), A, &[x], 6);
-        assert!(!claims.claim(Epoch(2), B, &[x], 7));
+        assert!(!claims.claim(Epoch(2), B, &[x], None, 7));
     }
 
     #[test]
     fn a_directory_that_moves_is_everything() {
         let claims = Claims::default();
         assert!(claims.claim_all(Epoch(1), A, &[What::file(Ino(5))], 1));
-        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(6))], 1));
-        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7))], 1));
-        assert!(claims.claim(Epoch(2), B, &[What::file(Ino(7))], 1));
+        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(6))], None, 1));
+        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7))], None, 1));
+        assert!(claims.claim(Epoch(2), B, &[What::file(Ino(7))], None, 1));
         assert!(!claims.claim_all(Epoch(2), A, &[What::file(Ino(5))], 1));
     }
 
@@ -241,24 +243,26 @@ mod tests {
     fn who_comes_back_to_what_it_was_done_with_begins_anew() {
         let claims = Claims::default();
         let x = What::file(Ino(5));
-        assert!(claims.claim(Epoch(1), EDITOR, &[x], 1) && claims.claim(Epoch(1), EDITOR, &[x], 2));
+        assert!(claims.claim(Epoch(1), EDITOR, &[x], None, 1) && claims.claim(Epoch(1), EDITOR, &[x], Some(x), 2));
         claims.done(Epoch(1), EDITOR, x);
-        assert!(!claims.claim(Epoch(1), EDITOR, &[x], 3));
-        assert!(claims.claim(Epoch(2), A, &[x], 1));
+        // Its mode and its name may still change.
+        assert!(claims.claim(Epoch(1), EDITOR, &[x], None, 3));
+        assert!(!claims.claim(Epoch(1), EDITOR, &[x], Some(x), 3));
+        assert!(claims.claim(Epoch(2), A, &[x], None, 1));
         claims.done(Epoch(2), A, x);
-        assert!(claims.claim(Epoch(2), A, &[x], 1));
+        assert!(claims.claim(Epoch(2), A, &[x], Some(x), 1));
     }
 
     #[test]
     fn a_step_is_over_when_its_command_is_or_when_it_is_quiet() {
         let (claims, x) = (Claims::default(), What::file(Ino(5)));
         let ms = |n: u64| n * 1_000_000;
-        claims.claim(Epoch(1), A, &[x], ms(1));
+        claims.claim(Epoch(1), A, &[x], None, ms(1));
         assert!(claims.wait(&|| ms(3001)));
         claims.ended(ActorId(1));
         assert!(claims.wait(&|| ms(1)));
         claims.sealed(Epoch(1));
-        claims.claim(Epoch(2), EDITOR, &[x], ms(1));
+        claims.claim(Epoch(2), EDITOR, &[x], None, ms(1));
         claims.ended(ActorId(1));
         assert!(claims.wait(&|| ms(301)));
         claims.put_off(ms(400));

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use super::scribe::{self, Scribe};
 use super::tended::Tended;
 use super::{Engine, sink};
 use crate::actors::{Actors, Options};
@@ -27,6 +28,7 @@ pub(crate) struct Common {
     who: OnceLock<Arc<Actors>>,
     pub showing: Arc<Showing>,
     pub tended: Arc<Tended>,
+    pub scribe: Arc<Scribe>,
     engines: Mutex<Vec<Weak<Engine>>>,
     next_handle: AtomicU64,
     stopped: AtomicBool,
@@ -50,6 +52,7 @@ impl Common {
             who: OnceLock::new(),
             showing: Arc::default(),
             tended: Arc::default(),
+            scribe: Arc::default(),
             engines: Mutex::default(),
             next_handle: AtomicU64::new(1),
             stopped: AtomicBool::new(false),
@@ -63,6 +66,7 @@ impl Common {
             .map_err(StoreError::io("watch", "/proc"))?;
         let _ = self.who.set(actors.clone());
         *self.actors.lock() = Some(actors);
+        scribe::start(self).map_err(StoreError::io("start", "a thread"))?;
         let now = clock::now();
         let at = |note| Observation { time: now, epoch, actor: ActorId::KERNEL, note };
         let kv = &self.store.kv;
@@ -116,7 +120,16 @@ impl Common {
         }
     }
 
+    /// Takes in what agents wrote about themselves since the last time.
+    pub fn read_transcripts(&self) {
+        if self.record.is_some() {
+            let roots: Vec<_> = self.engines().iter().map(|engine| engine.at.clone()).collect();
+            self.scribe.read(&self.store, &roots);
+        }
+    }
+
     fn end(&self, epoch: Epoch, settled: Result<()>) {
+        self.scribe.stop();
         if let Some(actors) = self.actors.lock().take() {
             actors.stop();
         }

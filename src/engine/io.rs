@@ -106,7 +106,7 @@ impl Engine {
         };
         let size = inode.attr().size;
         let result = {
-            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            let entered = self.enter_as(caller, actor, &Reach::Anew(&[What::file(inode.ino)]));
             self.overlay.write(&entered.ctx, &inode, &write)
         };
         let len = request.data.len() as u64;
@@ -183,7 +183,7 @@ impl Engine {
         let actor = self.actor(caller, Depth::Full);
         let size = inode.attr().size;
         let result = {
-            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            let entered = self.enter_as(caller, actor, &Reach::Anew(&[What::file(inode.ino)]));
             self.overlay.fallocate(&entered.ctx, &inode, range, how, handle)
         };
         self.or_refuse(actor, result, || Note::new(Op::Fallocate, ino, self.overlay.path(&inode)).with_range(range))?;
@@ -204,7 +204,7 @@ impl Engine {
         let actor = self.actor(caller, Depth::Full);
         let size = target.inode.attr().size;
         let result = {
-            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(target.inode.ino)]));
+            let entered = self.enter_as(caller, actor, &Reach::Anew(&[What::file(target.inode.ino)]));
             self.overlay.copy_range(&entered.ctx, (&source.inode, from), (&target.inode, to), len, target.id)
         };
         let (copied, content) = self.or_refuse(actor, result, || self.io_note(Op::Copy, &target, to, len))?;

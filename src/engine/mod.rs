@@ -11,6 +11,7 @@ mod heirs;
 pub mod io;
 mod names;
 pub mod open;
+mod scribe;
 mod seen;
 mod settle;
 mod sink;
@@ -301,6 +302,7 @@ impl Engine {
             engine.heirs.drain();
             engine.settle_handles(u64::MAX);
         }
+        self.common.read_transcripts();
         match &self.common.queue {
             Some(queue) => queue.drain(),
             None => Ok(()),

@@ -65,7 +65,9 @@ impl Engine {
         };
         let actor = self.actor(caller, Depth::Full);
         let result = {
-            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::file(inode.ino)]));
+            let reach = [What::file(inode.ino)];
+            let reach = if set.size.is_some() { Reach::Anew(&reach) } else { Reach::Of(&reach) };
+            let entered = self.enter_as(caller, actor, &reach);
             self.overlay.setattr(&entered.ctx, &inode, set)
         };
         let op = if set.size.is_some() { Op::Truncate } else { Op::Setattr };
@@ -154,11 +156,11 @@ impl Engine {
             let replaced = self.child(&new, to.1);
             let target = What::name(to.0, to.1);
             let files = [&moved, &replaced].into_iter().flatten();
-            let mut reach: SmallVec<[What; 4]> = smallvec![What::name(from.0, from.1), target];
+            let mut reach: SmallVec<[What; 4]> = smallvec![target, What::name(from.0, from.1)];
             reach.extend(files.clone().map(|inode| What::file(inode.ino)));
             let reach = match files.clone().any(|inode| inode.kind == Kind::Dir) {
                 true => Reach::Everything(&reach),
-                false => Reach::Of(&reach),
+                false => Reach::Anew(&reach),
             };
             let entered = self.enter_as(caller, actor, &reach);
             let (from, to) = (Spot { dir: &old, name: from.1 }, Spot { dir: &new, name: to.1 });

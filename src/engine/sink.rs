@@ -22,6 +22,22 @@ impl EngineSink {
     }
 }
 
+impl EngineSink {
+    /// If an agent is behind a process, what it writes about itself is wanted from now on.
+    fn write_of(&self, actor: &Actor) {
+        let Some((top, agent)) = self.tended.agent(actor.id) else { return };
+        let Some(common) = self.common.upgrade() else { return };
+        if let Some(name) = agent.session_of(actor) {
+            common.scribe.named(name);
+        }
+        if top == actor.id {
+            common.scribe.met(actor, agent.id);
+        } else if let Some(top) = common.who().and_then(|who| who.get(top)) {
+            common.scribe.met(&top, agent.id);
+        }
+    }
+}
+
 impl Sink for EngineSink {
     fn next_id(&self) -> ActorId {
         match self.store.counters.next(&*self.store.kv, Counter::Actor) {
@@ -35,6 +51,7 @@ impl Sink for EngineSink {
 
     fn save(&self, actor: &Actor) {
         self.tended.see(actor);
+        self.write_of(actor);
         let mut batch = Batch::new();
         batch.put(Table::Meta, &keys::actor(actor.id), &codec::encode(actor));
         if let Err(error) = self.store.kv.commit(&batch, Sync::No) {
@@ -64,6 +81,9 @@ impl Sink for EngineSink {
 
     fn exited(&self, actor: ActorId) {
         self.tended.ended(actor);
+        if let Some(common) = self.common.upgrade() {
+            common.scribe.ended(actor);
+        }
         for engine in self.common.upgrade().iter().flat_map(|common| common.engines()) {
             engine.claims.ended(actor);
         }

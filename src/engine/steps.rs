@@ -28,6 +28,8 @@ pub(crate) struct Entered<'a> {
 /// What a change is about to change.
 pub(crate) enum Reach<'a> {
     Of(&'a [What]),
+    /// The same, and the first of them gets other contents.
+    Anew(&'a [What]),
     /// A directory gets another path, and with it everything below.
     Everything(&'a [What]),
 }
@@ -45,7 +47,8 @@ impl Engine {
             let gate = self.gate.pass();
             let (epoch, now) = (self.overlay.epoch(), clock::monotonic_ns());
             let alone = match reach {
-                Reach::Of(whats) => self.claims.claim(epoch, writer, whats, now),
+                Reach::Of(whats) => self.claims.claim(epoch, writer, whats, None, now),
+                Reach::Anew(whats) => self.claims.claim(epoch, writer, whats, whats.first().copied(), now),
                 Reach::Everything(whats) => self.claims.claim_all(epoch, writer, whats, now),
             };
             let mut ctx = self.ctx_of(caller, actor);
@@ -55,9 +58,9 @@ impl Engine {
             tries += 1;
             drop(gate);
             // Others may come in between again; whoever is that unlucky goes on all the same.
-            if tries > 8 || !self.seal_step("another writer", PATIENCE) {
+            if tries > 8 || !self.seal_step("before another step changed the same", PATIENCE) {
                 let gate = self.gate.pass();
-                let (Reach::Of(whats) | Reach::Everything(whats)) = reach;
+                let (Reach::Of(whats) | Reach::Anew(whats) | Reach::Everything(whats)) = reach;
                 self.claims.share(self.overlay.epoch(), writer, whats, now);
                 ctx.shared = true;
                 return Entered { ctx, writer: Some(writer), _gate: gate };
@@ -120,7 +123,7 @@ pub(super) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
             if engine.is_stopped() {
                 return;
             }
-            if engine.claims.wait(&clock::monotonic_ns) && !engine.seal_step("a step", PATIENCE) {
+            if engine.claims.wait(&clock::monotonic_ns) && !engine.seal_step("a step ended", PATIENCE) {
                 engine.claims.put_off(clock::monotonic_ns());
             }
         }

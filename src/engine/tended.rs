@@ -76,6 +76,13 @@ impl Tended {
         self.state.read().members.get(&id).is_some_and(|member| member.agent.is_some())
     }
 
+    /// The process at the top of the session, and whose that is, if an agent is behind it.
+    pub fn agent(&self, id: ActorId) -> Option<(ActorId, &'static Agent)> {
+        let state = self.state.read();
+        let member = state.members.get(&id)?;
+        Some((member.session, member.agent?))
+    }
+
     /// Whose step it is when this process changes something.
     pub fn writer(&self, id: ActorId) -> Writer {
         let state = self.state.read();

@@ -3,12 +3,12 @@
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{SessionRow, StepRow, text, texts};
+use super::prompts::Links;
+use super::rows::{LinkRow, SessionRow, StepRow, text, texts};
 use super::steps::{Step, StepId, Steps, session_id, session_of};
 use super::who::Kind;
 use super::{QueryError, Result, Sink, time};
 use crate::actors::{Actor, Exit, agents};
-use crate::store::Store;
 use crate::types::{ActorId, Epoch};
 
 /// Which steps.
@@ -55,9 +55,8 @@ fn ends(steps: &Steps) -> FxHashMap<ActorId, Option<crate::types::Time>> {
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
-    let steps = Steps::load(store)?;
-    let ends = ends(&steps);
+pub fn sessions(steps: &Steps, links: &Links, sink: Sink<'_, SessionRow>) -> Result<()> {
+    let ends = ends(steps);
     let mut sums: FxHashMap<ActorId, (u64, u64, u64)> = FxHashMap::default();
     for step in steps.iter() {
         let (all, commands, failed) = sums.entry(step.session).or_default();
@@ -73,6 +72,8 @@ pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
     found.sort_by_key(|(actor, _)| (actor.first, actor.id));
     for (actor, touched) in found {
         let kind = steps.kind(actor.id);
+        let (prompts, said) = links.of_session(actor.id);
+        let said = said.cloned().unwrap_or_default();
         let (argv, argv_hex) = texts(&actor.argv);
         let (cwd, cwd_hex) = text(&actor.cwd);
         let (all, commands, failed) = sums.get(&actor.id).copied().unwrap_or_default();
@@ -80,8 +81,10 @@ pub fn sessions(store: &Store, sink: Sink<'_, SessionRow>) -> Result<()> {
             session: session_id(actor.id),
             by: kind.name().to_owned(),
             agent: agent_of(kind),
-            version: steps.who.version(actor.id),
-            name: steps.who.session_name(actor.id),
+            version: steps.who.version(actor.id).or(Some(said.version).filter(|v| !v.is_empty())),
+            name: steps.who.session_name(actor.id).or(Some(said.session).filter(|name| !name.is_empty())),
+            model: Some(said.model).filter(|model| !model.is_empty()),
+            prompts,
             actor: actor.id.0,
             pid: actor.pid,
             argv,
@@ -135,10 +138,15 @@ pub fn find_step<'s>(steps: &'s Steps, wanted: &str) -> Result<&'s Step> {
 ///
 /// # Errors
 /// When the log cannot be read, and when there is no such session or step.
-pub fn log(store: &Store, filter: &LogFilter, name: SnapshotName<'_>, sink: Sink<'_, StepRow>) -> Result<()> {
-    let steps = Steps::load(store)?;
-    let session = filter.session.as_deref().map(|text| find_session(&steps, text)).transpose()?;
-    let one = filter.step.as_deref().map(|text| find_step(&steps, text)).transpose()?.map(|step| step.id);
+pub fn log(
+    steps: &Steps,
+    links: &Links,
+    filter: &LogFilter,
+    name: SnapshotName<'_>,
+    sink: Sink<'_, StepRow>,
+) -> Result<()> {
+    let session = filter.session.as_deref().map(|text| find_session(steps, text)).transpose()?;
+    let one = filter.step.as_deref().map(|text| find_step(steps, text)).transpose()?.map(|step| step.id);
     let wanted = |step: &&Step| match step.id {
         id if one.is_some() => Some(id) == one,
         _ if session.is_some_and(|id| id != step.session) => false,
@@ -148,13 +156,13 @@ pub fn log(store: &Store, filter: &LogFilter, name: SnapshotName<'_>, sink: Sink
         StepId::Own { .. } => !filter.commands && (filter.reads || step.kind() == "edit"),
     };
     let mut found: Vec<(&Step, crate::types::Time)> =
-        steps.iter().filter(wanted).map(|step| (step, started(&steps, step))).collect();
+        steps.iter().filter(wanted).map(|step| (step, started(steps, step))).collect();
     found.sort_by_key(|(step, at)| std::cmp::Reverse((*at, step.id)));
     if filter.newest > 0 {
         found.truncate(filter.newest);
     }
     for (step, _) in found {
-        if sink(row(&steps, step, name)).is_break() {
+        if sink(row(steps, links, step, name)).is_break() {
             break;
         }
     }
@@ -171,7 +179,8 @@ fn started(steps: &Steps, step: &Step) -> crate::types::Time {
 }
 
 /// A step as a row.
-pub fn row(steps: &Steps, step: &Step, name: SnapshotName<'_>) -> StepRow {
+pub fn row(steps: &Steps, links: &Links, step: &Step, name: SnapshotName<'_>) -> StepRow {
+    let linked = links.of(step.id);
     let process = match step.id {
         StepId::Command(top) => steps.who.actor(top),
         StepId::Own { session, .. } => steps.who.actor(session),
@@ -212,5 +221,12 @@ pub fn row(steps: &Steps, step: &Step, name: SnapshotName<'_>) -> StepRow {
         paths,
         paths_hex,
         snapshot: step.epochs.last().and_then(|epoch| name(*epoch)),
+        prompt: linked.map(|(_, prompt)| prompt.text.clone()),
+        prompt_id: linked.map(|(_, prompt)| prompt.id.clone()),
+        link: linked.map(|(link, _)| LinkRow {
+            method: link.method.name().to_owned(),
+            confidence: link.method.confidence().to_owned(),
+            call: link.call.clone(),
+        }),
     }
 }

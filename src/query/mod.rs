@@ -7,6 +7,7 @@ pub mod events;
 pub mod glob;
 mod lines;
 pub mod log;
+pub mod prompts;
 pub mod ps;
 pub mod reads;
 pub mod rows;

@@ -124,6 +124,9 @@ pub struct SessionRow {
     pub version: Option<String>,
     /// What the agent calls it.
     pub name: Option<String>,
+    /// As the agent's transcript says.
+    pub model: Option<String>,
+    pub prompts: u64,
     /// The process at its top.
     pub actor: u64,
     pub pid: u32,
@@ -177,6 +180,21 @@ pub struct StepRow {
     pub paths_hex: Option<Vec<String>>,
     /// The snapshot with its last change; null when it changed nothing, or is not over.
     pub snapshot: Option<String>,
+    /// What the user had asked for, where that is proven.
+    pub prompt: Option<String>,
+    /// As the agent calls it.
+    pub prompt_id: Option<String>,
+    /// How that is known: `environment+content`, `content` or `environment`; and how sure that makes it: `certain`, `high` or `medium`.
+    pub link: Option<LinkRow>,
+}
+
+/// How a prompt was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    pub method: String,
+    pub confidence: String,
+    /// The tool call, as the agent calls it.
+    pub call: Option<String>,
 }
 
 /// All that is known of a step but its changes.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::events::each_event;
+use super::prompts::Links;
 use super::log::{SnapshotName, exit, row};
 use super::rows::{ProcessRow, SeenRow, StoryRow, text, texts};
 use super::steps::{Step, StepId, Steps};
@@ -19,7 +20,7 @@ const BEFORE: usize = 20;
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn story(store: &Store, steps: &Steps, step: &Step, name: SnapshotName<'_>) -> Result<StoryRow> {
+pub fn story(store: &Store, steps: &Steps, links: &Links, step: &Step, name: SnapshotName<'_>) -> Result<StoryRow> {
     let (mut read, mut before) = (Vec::new(), Vec::new());
     let first = step.first.map_or(Seq(u64::MAX), |(seq, _)| seq);
     let last = step.last.map_or(Seq(0), |(seq, _)| seq);
@@ -51,7 +52,7 @@ pub fn story(store: &Store, steps: &Steps, step: &Step, name: SnapshotName<'_>) 
         Ok(ControlFlow::Continue(()))
     })?;
     before.reverse();
-    Ok(StoryRow { step: row(steps, step, name), processes: processes(steps, step), read, read_before: before })
+    Ok(StoryRow { step: row(steps, links, step, name), processes: processes(steps, step), read, read_before: before })
 }
 
 fn seen(event: &Event) -> SeenRow {

@@ -204,6 +204,23 @@ pub fn all_applied(timeline: Timeline) -> (Key, Key) {
     (key(b'b', &[timeline.0]), key(b'b', &[timeline.0.saturating_add(1)]))
 }
 
+/// What an agent wrote of itself: `kind` is `s` for a session, `p` for a prompt, `c` for a tool call. Agents' ids are of any length, so their hash stands for them.
+pub fn said(kind: u8, agent: &str, session: &str, id: &str) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    for part in [agent, session, id] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut key = Key::from_slice(&[b'q', kind]);
+    key.extend_from_slice(hasher.finalize().as_bytes().get(..16).unwrap_or_default());
+    key
+}
+
+/// All of one kind: `[from, to)`.
+pub fn all_said(kind: u8) -> (Key, Key) {
+    (Key::from_slice(&[b'q', kind]), Key::from_slice(&[b'q', kind.saturating_add(1)]))
+}
+
 pub fn extents(version: VersionId) -> Key {
     key(b'w', &[version.0])
 }

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod lineage;
 pub mod mem;
 pub mod rocks;
+pub mod said;
 pub mod space;
 pub mod upgrade;
 
