@@ -29,6 +29,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("fuse", &["engine", "overlay", "sys", "timeline", "types"]),
     ("query", &["actors", "store", "types"]),
     ("merge", &[]),
+    // It reads what agents wrote, and does not know what becomes of it.
+    ("transcripts", &["sys", "types"]),
     ("diff", &["base", "control", "merge", "overlay", "query", "store", "types"]),
     ("export", &["apply", "diff", "landing", "merge", "overlay", "query", "store", "timeline", "types"]),
     // It brings what apply knows nothing of together with what knows nothing of apply.
