@@ -22,4 +22,5 @@ pub mod record;
 pub mod store;
 pub mod sys;
 pub mod timeline;
+pub mod transcripts;
 pub mod types;

@@ -25,12 +25,16 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("apply", &["store", "types"]),
     ("actors", &["clock", "sys", "types"]),
     ("timeline", &["clock", "merge", "overlay", "query", "store", "types"]),
-    ("transcripts", &["sys", "types"]),
-    ("engine", &["transcripts", "actors", "base", "clock", "overlay", "record", "store", "timeline", "types"]),
+    (
+        "engine",
+        &["actors", "base", "clock", "overlay", "record", "store", "timeline", "transcripts", "types"],
+    ),
     ("fuse", &["engine", "overlay", "sys", "timeline", "types"]),
     ("query", &["actors", "store", "types"]),
     ("merge", &[]),
     ("blame", &["merge", "overlay", "query", "store", "types"]),
+    // It reads what agents wrote, and does not know what becomes of it.
+    ("transcripts", &["sys", "types"]),
     ("diff", &["base", "control", "merge", "overlay", "query", "store", "types"]),
     ("export", &["apply", "diff", "landing", "merge", "overlay", "query", "store", "timeline", "types"]),
     // It brings what apply knows nothing of together with what knows nothing of apply.
@@ -38,8 +42,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "apply", "clock", "diff", "engine", "export", "fuse", "landing", "overlay", "query", "store", "timeline",
-            "types",
+            "actors", "apply", "blame", "clock", "diff", "engine", "export", "fuse", "landing", "merge", "overlay", "query",
+            "store", "timeline", "types",
         ],
     ),
     ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "sys", "timeline", "types"]),

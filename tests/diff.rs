@@ -128,6 +128,7 @@ impl World {
             &base,
             &now,
             filter,
+            &|_| true,
             &mut |row| {
                 rows.push(row);
                 ControlFlow::Continue(())

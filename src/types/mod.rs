@@ -8,6 +8,7 @@ pub mod event;
 pub mod id;
 pub mod name;
 pub mod range;
+pub mod rfc3339;
 pub mod time;
 
 pub use attr::{Attr, Kind};
