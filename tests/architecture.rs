@@ -25,10 +25,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("apply", &["store", "types"]),
     ("actors", &["clock", "sys", "types"]),
     ("timeline", &["clock", "merge", "overlay", "query", "store", "types"]),
-    (
-        "engine",
-        &["actors", "base", "clock", "overlay", "record", "store", "timeline", "transcripts", "types"],
-    ),
+    ("engine", &["actors", "base", "clock", "overlay", "record", "store", "timeline", "transcripts", "types"]),
     ("fuse", &["engine", "overlay", "sys", "timeline", "types"]),
     ("query", &["actors", "store", "types"]),
     ("merge", &[]),
@@ -42,8 +39,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "actors", "apply", "blame", "clock", "diff", "engine", "export", "fuse", "landing", "merge", "overlay", "query",
-            "store", "timeline", "types",
+            "actors", "apply", "blame", "clock", "diff", "engine", "export", "fuse", "landing", "merge", "overlay",
+            "query", "store", "timeline", "types",
         ],
     ),
     ("daemon", &["base", "clock", "control", "engine", "fuse", "overlay", "store", "sys", "timeline", "types"]),

@@ -492,9 +492,7 @@ pub fn dispatch(
             query::ps(store, filter, &mut |row| sink(Row::Ps(row)))?;
             Ok(Done::default())
         }
-        Request::Sessions => {
-            steps::sessions(overlay, sink)
-        }
+        Request::Sessions => steps::sessions(overlay, sink),
         Request::Log(filter) => steps::log(overlay, filter, sink),
         Request::Story(step) => steps::story(overlay, step, sink),
         Request::Blame(filter) => steps::blame(overlay, filter, sink),

@@ -15,11 +15,12 @@ use crate::diff::{self, DiffFilter, DiffRow};
 use crate::overlay::Overlay;
 use crate::overlay::view::{Node, View};
 use crate::query::log::{agent_of, find_session, find_step};
-use crate::query::rows::{text, texts};
 use crate::query::prompts::{Links, Written};
+use crate::query::rows::{text, texts};
 use crate::query::steps::{Step, StepId, Steps, session_id, session_of};
 use crate::query::{self, BlameRow, LogFilter, time::format};
 use crate::store::history::{self, OpKind};
+use crate::store::lineage::Lineage;
 use crate::store::{Store, StoreError};
 use crate::timeline::combine::Favor;
 use crate::timeline::merging::How;
@@ -27,7 +28,6 @@ use crate::timeline::names::Place;
 use crate::timeline::parts::{homes, parts};
 use crate::timeline::spec;
 use crate::timeline::undo::Direction;
-use crate::store::lineage::Lineage;
 use crate::types::{At, Epoch, Kind, Path, Timeline, unhex};
 
 /// Which lines.

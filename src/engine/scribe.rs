@@ -28,6 +28,8 @@ const AFTERWARDS: i64 = 15_000_000_000;
 const BEFORE: i64 = 60_000_000_000;
 /// Bytes of a prompt that are kept.
 const LONGEST: usize = 256 << 10;
+/// Parts of a transcript that are read at once.
+const PARTS: usize = 8;
 /// Bytes of an edit's new text that are kept.
 const EDIT: usize = 16 << 10;
 /// Items of a session that are kept until it is known where it works.
@@ -159,9 +161,15 @@ impl Scribe {
         let State { tails, sessions, .. } = &mut *state;
         let mut items: Vec<(&'static str, Item)> = Vec::new();
         for (path, (agent, tail)) in tails {
-            match tail.read(now) {
-                Ok(new) => items.extend(new.into_iter().map(|item| (*agent, item))),
-                Err(error) => tracing::debug!(%error, path = %path.display(), "a transcript could not be read"),
+            // A large one comes in parts; what is left is for the next time.
+            for _ in 0..PARTS {
+                match tail.read(now) {
+                    Ok(new) => items.extend(new.into_iter().map(|item| (*agent, item))),
+                    Err(error) => tracing::debug!(%error, path = %path.display(), "a transcript could not be read"),
+                }
+                if !tail.is_behind() {
+                    break;
+                }
             }
         }
         if let Err(error) = self.take(store, roots, sessions, items) {

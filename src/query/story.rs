@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::events::each_event;
-use super::prompts::Links;
 use super::log::{SnapshotName, exit, row};
+use super::prompts::Links;
 use super::rows::{ProcessRow, SeenRow, StoryRow, text, texts};
 use super::steps::{Step, StepId, Steps};
 use super::{Result, sees, time};

@@ -36,10 +36,19 @@ pub enum Act {
     /// A shell's script, without secrets.
     Command(Vec<u8>),
     /// A file's whole content, by its BLAKE3 hash.
-    Write { path: Vec<u8>, hash: [u8; 32], len: u64 },
+    Write {
+        path: Vec<u8>,
+        hash: [u8; 32],
+        len: u64,
+    },
     /// One text in a file replaced by another, of which this is the beginning.
-    Edit { path: Vec<u8>, new: Vec<u8> },
-    Read { path: Vec<u8> },
+    Edit {
+        path: Vec<u8>,
+        new: Vec<u8>,
+    },
+    Read {
+        path: Vec<u8>,
+    },
     #[default]
     Other,
 }
