@@ -34,6 +34,7 @@ pub mod status;
 pub mod timeline;
 pub mod undo;
 pub mod unmount;
+pub mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -71,6 +72,7 @@ enum Command {
     Timeline(timeline::Args),
     Sessions(sessions::Args),
     Log(log::Args),
+    Watch(watch::Args),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -115,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(args, store),
         Command::Sessions(args) => sessions::run(args, store),
         Command::Log(args) => log::run(args, store),
+        Command::Watch(args) => watch::run(args, store),
         Command::Ps(args) => ps::run(args, store),
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),

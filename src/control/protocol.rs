@@ -6,13 +6,15 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::candidates::{Between, CandidateRow};
 use super::contents::OverlayContents;
-use super::{steps, time};
+use super::{candidates, steps, time};
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
 use crate::query::{
     self, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow, StepRow,
+    WatchFilter, WatchRow,
 };
 use crate::store::{Store, StoreError, history};
 use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
@@ -36,6 +38,8 @@ pub enum Request {
         follow: bool,
     },
     Reads(ReadsFilter),
+    /// Steps as they happen, until the client goes away.
+    Watch(WatchFilter),
     /// `lazy` detaches even while it is in use.
     Unmount {
         lazy: bool,
@@ -51,6 +55,8 @@ pub enum Request {
         label: Option<String>,
     },
     Snapshots(SnapshotsFilter),
+    /// The states between two points in time.
+    Candidates(Between),
     /// One file's bytes as they were at a point in time.
     Cat {
         at: String,
@@ -111,6 +117,7 @@ impl Request {
             Request::Diff(_)
             | Request::Snapshot { .. }
             | Request::Snapshots(_)
+            | Request::Candidates(_)
             | Request::Cat { .. }
             | Request::Rewind(_)
             | Request::Discard { .. }
@@ -129,6 +136,7 @@ impl Request {
             | Request::Log(_)
             | Request::Events { .. }
             | Request::Reads(_)
+            | Request::Watch(_)
             | Request::Unmount { .. }
             | Request::Mount(_)
             | Request::Timeline(_)
@@ -410,6 +418,8 @@ pub enum Row {
     Ps(PsRow),
     Session(SessionRow),
     Step(StepRow),
+    Watch(WatchRow),
+    Candidate(CandidateRow),
     Event(EventRow),
     Read(ReadRow),
     Snapshot(SnapshotRow),
@@ -442,7 +452,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Session(SessionRow) Step(StepRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
+    Session(SessionRow) Step(StepRow) Watch(WatchRow) Candidate(CandidateRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -457,7 +467,8 @@ pub fn dispatch(
     sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Done, Failure> {
     // What is looked at is not collected meanwhile.
-    let looks = matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Cat { .. });
+    let looks =
+        matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Candidates(_) | Request::Cat { .. });
     let _past = looks.then(|| store.past.read());
     match request {
         Request::Diff(filter) => {
@@ -490,8 +501,10 @@ pub fn dispatch(
             Ok(Done::default())
         }
         Request::Snapshots(filter) => time::snapshots(overlay, filter, sink),
+        Request::Candidates(between) => candidates::candidates(overlay, between, sink),
         Request::Cat { at, path } => time::cat(overlay, at, path, sink),
         Request::Status
+        | Request::Watch(_)
         | Request::Unmount { .. }
         | Request::Mount(_)
         | Request::Timeline(_)

@@ -12,6 +12,7 @@ pub mod reads;
 pub mod rows;
 pub mod steps;
 pub mod time;
+pub mod watch;
 pub mod who;
 
 use std::ops::ControlFlow;
@@ -26,6 +27,7 @@ pub use log::{LogFilter, log, sessions};
 pub use ps::{PsFilter, ps};
 pub use reads::{ReadsFilter, reads};
 pub use rows::{EventRow, ImageRow, PsRow, ReadRow, SessionRow, StepRow};
+pub use watch::{WatchFilter, WatchRow};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
