@@ -4,7 +4,9 @@
 //! here errors are `anyhow`: they become one line on stderr and an exit code (`exit.rs`).
 
 pub mod apply;
+pub mod bisect;
 pub mod bring;
+pub mod child;
 pub mod complete;
 pub mod diff;
 pub mod discard;
@@ -25,6 +27,7 @@ pub mod ps;
 pub mod reads;
 pub mod repo;
 pub mod rewind;
+pub mod scratch;
 pub mod sessions;
 pub mod show;
 pub mod snapshot;
@@ -70,6 +73,7 @@ enum Command {
     Apply(apply::Args),
     Export(export::Args),
     Timeline(timeline::Args),
+    Bisect(bisect::Args),
     Sessions(sessions::Args),
     Log(log::Args),
     Watch(watch::Args),
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Timeline(args) => timeline::run(args, store),
         Command::Apply(args) => apply::run(args, store),
         Command::Export(args) => export::run(args, store),
+        Command::Bisect(args) => bisect::run(args, store),
         Command::Sessions(args) => sessions::run(args, store),
         Command::Log(args) => log::run(args, store),
         Command::Watch(args) => watch::run(args, store),
