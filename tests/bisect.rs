@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use common::json::{assert_documented, assert_refused, stderr, text};
-use common::{MountedRepo, PATIENCE, assert_ok, both, can_mount, is_running, regentfs, wait_for};
+use common::{MountedRepo, assert_ok, both, can_mount, is_running, regentfs, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -328,11 +328,12 @@ fn a_directory_that_a_state_has_not_is_no_hindrance() {
     assert_eq!(text(&found, "last_good"), scene.ids[5]);
 }
 
-/// Starts a search, and waits until the command has begun for the second time.
-fn in_the_middle(scene: &Scene, script: &str) -> Child {
+/// Starts a search, and waits until the command has begun for the second time. It ignores signals as `deaf` says.
+fn in_the_middle(scene: &Scene, deaf: &str, script: &str) -> Child {
     let begun = scene.repo.outside().join("begun");
     let _ = fs::remove_file(&begun);
-    let script = format!("echo $$ >> '{}'; test $(wc -l < '{0}') -lt 2 && exit 0; {script}", begun.display());
+    let begin = format!("echo $$ >> '{}'; test $(wc -l < '{0}') -lt 2 && exit 0", begun.display());
+    let script = format!("trap '' {deaf} 0; {begin}; {script}");
     let mut command = scene.command(scene.repo.outside(), &[&scene.ids[0], &scene.ids[5]], &script);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run regentfs");
     wait_for("the command to run", || fs::read_to_string(&begun).is_ok_and(|text| text.lines().count() >= 2));
@@ -350,12 +351,12 @@ fn interrupted_in_the_middle_it_leaves_nothing() {
         if !mounted {
             scene.repo.unmount();
         }
-        for (script, how) in [
-            ("exec sleep 300", Signal::INT),
-            ("sleep 300; sleep 300", Signal::TERM),
-            ("trap '' INT TERM HUP; sleep 300 & wait; sleep 300", Signal::HUP),
+        for (deaf, script, how) in [
+            ("", "exec sleep 300", Signal::INT),
+            ("", "sleep 300; sleep 300", Signal::TERM),
+            ("INT TERM HUP", "sleep 300 & wait; sleep 300", Signal::HUP),
         ] {
-            let child = in_the_middle(&scene, script);
+            let child = in_the_middle(&scene, deaf, script);
             signal(&child, how);
             let output = child.wait_with_output().expect("wait");
             assert_eq!(output.status.code(), Some(130), "{script}: {}", both(&output));
@@ -368,9 +369,24 @@ fn interrupted_in_the_middle_it_leaves_nothing() {
 }
 
 #[test]
+fn a_view_that_is_taken_away_is_no_failure_of_the_command() {
+    let Some(scene) = Scene::new() else { return };
+    let command = if common::plain_user() { "fusermount3 -uz" } else { "umount -l" };
+    let script = format!("cd /; {command} \"$OLDPWD\"; exit 1");
+    let output = scene.run(&[&scene.ids[0], &scene.ids[5]], &script);
+    assert_refused(&output, 1, "was taken away");
+    // The same with its daemon.
+    scene.repo.unmount();
+    let daemon = format!("$(pgrep -f -- '--store {} daemon')", scene.repo.store().display());
+    let output = scene.run(&[&scene.ids[0], &scene.ids[5]], &format!("kill -KILL {daemon}; sleep 0.5; exit 1"));
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(stderr(&output).contains("was taken away"), "{}", both(&output));
+}
+
+#[test]
 fn a_second_interrupt_does_not_wait() {
     let Some(scene) = Scene::new() else { return };
-    let child = in_the_middle(&scene, "trap '' INT TERM; while :; do sleep 0.1; done");
+    let child = in_the_middle(&scene, "INT TERM", "while :; do sleep 0.1; done");
     signal(&child, Signal::INT);
     std::thread::sleep(std::time::Duration::from_millis(300));
     signal(&child, Signal::INT);
@@ -378,9 +394,9 @@ fn a_second_interrupt_does_not_wait() {
     assert_eq!(output.status.code(), Some(130), "{}", both(&output));
     let said = stderr(&output);
     // It says what to do about what is left, and that works.
-    let mut commands: Vec<&str> = said.split('`').filter(|part| part.starts_with("regentfs ")).collect();
+    let commands: Vec<&str> = said.split('`').filter(|part| part.starts_with("regentfs ")).collect();
     assert!(commands.len() == 2, "{said}");
-    commands.retain(|command| {
+    for command in commands {
         let words: Vec<&str> = command.split(' ').skip(1).collect();
         let mut command = regentfs();
         command.args(&words).arg("--store").arg(scene.repo.store());
@@ -388,8 +404,6 @@ fn a_second_interrupt_does_not_wait() {
             command.arg("--repo").arg(scene.repo.path());
         }
         wait_for(&format!("{words:?}"), || command.output().expect("run regentfs").status.success());
-        false
-    });
+    }
     assert_eq!(scene.timelines(), ["main"]);
-    let _ = PATIENCE;
 }

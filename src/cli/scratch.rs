@@ -21,6 +21,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::host::Shows;
 use crate::control::protocol::{MountRequest, Request, StatusRow, TimelineRequest};
 use crate::daemon::{Mounting, mounts};
+use crate::fuse::mount::{Unmount, unmount};
 use crate::timeline::rows::TimelineRow;
 use crate::types::hex;
 
@@ -237,6 +238,10 @@ impl Views {
     fn take_away(&self, at: &Path) -> Result<()> {
         let here = || matches!(mounts::at(at), Ok(Some(_)));
         let mut waited = Duration::ZERO;
+        if mounts::is_dead(at) {
+            // Nobody is there any more who could be asked.
+            unmount(at, Unmount::Detach).with_context(|| format!("{} is left", at.display()))?;
+        }
         while here() {
             let request = Request::Unmount { lazy: waited >= PATIENCE, at: Some(hex(at.as_os_str().as_bytes())) };
             let said = match self.ask::<serde_json::Value>(&request) {
