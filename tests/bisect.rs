@@ -377,8 +377,10 @@ fn a_view_that_is_taken_away_is_no_failure_of_the_command() {
     assert_refused(&output, 1, "was taken away");
     // The same with its daemon.
     scene.repo.unmount();
-    let daemon = format!("$(pgrep -f -- '--store {} daemon')", scene.repo.store().display());
-    let output = scene.run(&[&scene.ids[0], &scene.ids[5]], &format!("kill -KILL {daemon}; sleep 0.5; exit 1"));
+    let status =
+        format!("'{}' status --json --store '{}'", env!("CARGO_BIN_EXE_regentfs"), scene.repo.store().display());
+    let script = format!("kill -KILL $({status} | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); sleep 0.5; exit 1");
+    let output = scene.run(&[&scene.ids[0], &scene.ids[5]], &script);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(stderr(&output).contains("was taken away"), "{}", both(&output));
 }

@@ -243,7 +243,7 @@ impl Bisect<'_> {
             found.id = Some(fork.at.clone());
         }
         let status = self.run_in(&fork);
-        // Also after an error.
+        // Also after an error; what could not be done then is tried once more at the end, and told.
         let hidden = self.views.hide(&fork);
         let status = status?;
         hidden?;

@@ -144,8 +144,10 @@ impl Views {
             self.take_away(&at)?;
             remove(&at);
         }
-        self.timelines.retain(|name| *name != fork.name);
         let deleted = self.delete(&fork.name);
+        if deleted.is_ok() {
+            self.timelines.retain(|name| *name != fork.name);
+        }
         self.tell_minder();
         deleted
     }
@@ -153,22 +155,19 @@ impl Views {
     fn delete(&self, name: &str) -> Result<()> {
         let request = Request::Timeline(TimelineRequest::Delete { name: name.to_owned() });
         let mut waited = Duration::ZERO;
-        loop {
-            let deleted = match self.ask::<TimelineRow>(&request) {
-                Ok(Some(_)) => Ok(()),
-                Ok(None) => Source::of(&self.repo)?.ask(&request, &mut |_: TimelineRow| Ok(())),
-                Err(e) => Err(e),
-            };
-            match deleted {
-                Ok(()) => return Ok(()),
+        let deleted = loop {
+            match self.ask::<TimelineRow>(&request) {
+                Ok(Some(_)) => break Ok(()),
+                Ok(None) => break Source::of(&self.repo).and_then(|s| s.ask(&request, &mut |_: TimelineRow| Ok(()))),
                 // What was detached holds its timeline until nobody uses it any more.
                 Err(_) if waited < PATIENCE => {
                     std::thread::sleep(PAUSE);
                     waited += PAUSE;
                 }
-                Err(e) => return Err(e.context(format!("timeline {name} is left: `regentfs timeline delete {name}`"))),
+                Err(e) => break Err(e),
             }
-        }
+        };
+        deleted.with_context(|| format!("timeline {name} is left: `regentfs timeline delete {name}`"))
     }
 
     /// The end of it all.
@@ -183,6 +182,11 @@ impl Views {
         let mut cleared = Ok(());
         if let Some(at) = self.view.take() {
             cleared = self.take_away(&at);
+            remove(&at);
+        }
+        // While it is there, nobody else gets at the store.
+        if let Some(at) = self.anchor.take_if(|at| mounts::is_dead(at)) {
+            cleared = cleared.and(self.take_away(&at));
             remove(&at);
         }
         for name in std::mem::take(&mut self.timelines) {
