@@ -5,9 +5,11 @@
 
 pub mod agents;
 pub mod apply;
+pub mod bisect;
 pub mod blame;
 pub mod bring;
-mod complete;
+pub mod child;
+pub mod complete;
 pub mod diff;
 pub mod discard;
 pub mod events;
@@ -28,7 +30,8 @@ pub mod reads;
 pub mod repo;
 pub mod revert;
 pub mod rewind;
-mod sessions;
+pub mod scratch;
+pub mod sessions;
 pub mod show;
 pub mod snapshot;
 pub mod snapshots;
@@ -37,7 +40,8 @@ pub mod status;
 pub mod timeline;
 pub mod undo;
 pub mod unmount;
-mod why;
+pub mod watch;
+pub mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,11 +77,13 @@ enum Command {
     Apply(apply::Args),
     Export(export::Args),
     Timeline(timeline::Args),
+    Bisect(bisect::Args),
     Sessions(sessions::Args),
     Blame(blame::Args),
     Why(why::Args),
     Revert(revert::Args),
     Log(log::Args),
+    Watch(watch::Args),
     Ps(ps::Args),
     Events(events::Args),
     Reads(reads::Args),
@@ -123,8 +129,10 @@ pub fn main() -> ExitCode {
         Command::Blame(args) => blame::run(args, store),
         Command::Why(args) => why::run(args, store),
         Command::Revert(args) => revert::run(args, store),
+        Command::Bisect(args) => bisect::run(args, store),
         Command::Sessions(args) => sessions::run(args, store),
         Command::Log(args) => log::run(args, store),
+        Command::Watch(args) => watch::run(args, store),
         Command::Ps(args) => ps::run(args, store),
         Command::Events(args) => events::run(args, store),
         Command::Reads(args) => reads::run(args, store),

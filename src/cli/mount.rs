@@ -206,7 +206,7 @@ fn really(path: &Path) -> PathBuf {
 }
 
 /// Refuses places that would put one thing inside another.
-fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
+pub(super) fn check_places(repo: &Repo, mountpoint: &Path) -> Result<()> {
     let (root, store) = (&repo.root, &really(&repo.store));
     if store.starts_with(root) || store.starts_with(mountpoint) {
         bail!("the store {} is inside the mount: give a directory outside with --store", store.display());
@@ -271,7 +271,7 @@ fn warn_inside(inside: &[users::User]) {
     }
 }
 
-fn spawn_daemon(mounting: &Mounting) -> Result<()> {
+pub(super) fn spawn_daemon(mounting: &Mounting) -> Result<()> {
     let log = open_log(&mounting.store)?;
     // By its own name, so that it is called `regentfs` in lists of processes too.
     let program = std::env::current_exe().ok().filter(|p| p.exists()).unwrap_or_else(|| "/proc/self/exe".into());

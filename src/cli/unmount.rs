@@ -113,7 +113,7 @@ fn refuse_users(doomed: &[&Mounted], why: &str) -> Result<()> {
 }
 
 /// The daemon gives its lock back as the last thing it does.
-fn wait_for_the_end(store: &Path) -> Result<()> {
+pub(super) fn wait_for_the_end(store: &Path) -> Result<()> {
     let mut waited = Duration::ZERO;
     loop {
         match Lock::create(store) {

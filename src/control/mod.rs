@@ -2,6 +2,7 @@
 //!
 //! One request on a line, then rows, then one line that says how it ended; all JSON (docs/JSON.md has the rows).
 
+mod candidates;
 pub mod client;
 pub mod contents;
 pub mod export;
@@ -9,7 +10,9 @@ pub mod gc;
 pub mod host;
 mod merge;
 pub mod protocol;
+mod requests;
 pub mod server;
 pub mod steps;
 pub mod time;
 pub mod timeline;
+mod watch;

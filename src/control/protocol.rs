@@ -6,15 +6,19 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::candidates::{Between, CandidateRow};
 use super::contents::OverlayContents;
+pub use super::requests::{
+    Apply, Bring, Export, Gc, Merge, MountRequest, Rewind, SnapshotsFilter, TimelineRequest, Undo,
+};
 use super::steps::{BlameFilter, Revert};
-use super::{steps, time};
+use super::{candidates, steps, time};
 use crate::diff::{self, DiffError, DiffFilter, DiffRow};
 use crate::overlay::view::View;
 use crate::overlay::{Overlay, Shown};
 use crate::query::{
     self, BlameRow, EventFilter, EventRow, LogFilter, PsFilter, PsRow, QueryError, ReadRow, ReadsFilter, SessionRow,
-    StepRow, StoryRow,
+    StepRow, StoryRow, WatchFilter, WatchRow,
 };
 use crate::store::{Store, StoreError, history};
 use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
@@ -41,6 +45,8 @@ pub enum Request {
         follow: bool,
     },
     Reads(ReadsFilter),
+    /// Steps as they happen, until the client goes away.
+    Watch(WatchFilter),
     /// `lazy` detaches even while it is in use.
     Unmount {
         lazy: bool,
@@ -56,6 +62,8 @@ pub enum Request {
         label: Option<String>,
     },
     Snapshots(SnapshotsFilter),
+    /// The states between two points in time.
+    Candidates(Between),
     /// One file's bytes as they were at a point in time.
     Cat {
         at: String,
@@ -118,6 +126,7 @@ impl Request {
             Request::Diff(_)
             | Request::Snapshot { .. }
             | Request::Snapshots(_)
+            | Request::Candidates(_)
             | Request::Cat { .. }
             | Request::Rewind(_)
             | Request::Discard { .. }
@@ -139,6 +148,7 @@ impl Request {
             | Request::Story(_)
             | Request::Events { .. }
             | Request::Reads(_)
+            | Request::Watch(_)
             | Request::Unmount { .. }
             | Request::Mount(_)
             | Request::Timeline(_)
@@ -154,138 +164,6 @@ pub struct Asked {
     /// The mountpoint in hexadecimal.
     pub about: String,
     pub request: Request,
-}
-
-/// One more mount.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MountRequest {
-    /// Where, in hexadecimal.
-    pub at: String,
-    /// What it shows; with neither of the two, what is shown in place.
-    pub timeline: Option<String>,
-    pub snapshot: Option<String>,
-    /// How it records; as the others, if it is not given.
-    pub record: Option<String>,
-}
-
-/// Timelines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimelineRequest {
-    List,
-    /// `from` is a point in time, or another timeline; the present otherwise.
-    Fork {
-        name: String,
-        from: Option<String>,
-    },
-    Switch {
-        name: String,
-    },
-    Delete {
-        name: String,
-    },
-}
-
-/// Which snapshots are wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SnapshotsFilter {
-    /// Those of all timelines, not of the one that is shown.
-    pub all: bool,
-    /// The newest so many; 0 means all.
-    pub newest: usize,
-    /// Only this one: an id, a label or another name.
-    pub one: Option<String>,
-    /// Without counting what changed.
-    pub brief: bool,
-}
-
-/// Where to go back to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Rewind {
-    pub to: String,
-    /// Only these, relative to the root, in hexadecimal; none means everything.
-    pub paths: Vec<String>,
-    /// Say what would happen, and do nothing.
-    pub dry_run: bool,
-}
-
-/// What to merge.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Merge {
-    /// The timeline whose changes are brought here.
-    pub timeline: String,
-    /// What to take where both changed something: ours, or theirs. Neither means that nothing is done then.
-    pub ours: bool,
-    pub theirs: bool,
-    /// Say what would happen, and do nothing.
-    pub dry_run: bool,
-}
-
-/// What to take back, or to do again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Undo {
-    pub redo: bool,
-    /// Also where the same files were changed since.
-    pub force: bool,
-}
-
-/// What to bring into the base.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Apply {
-    /// Only these, relative to the root, in hexadecimal; none means everything.
-    pub paths: Vec<String>,
-    /// The state to bring over; nothing means now.
-    pub from: Option<String>,
-    /// Only what changed between these two.
-    pub only: Option<(String, String)>,
-    pub dry_run: bool,
-    /// Overwrite what changed in the base meanwhile.
-    pub ours: bool,
-    /// Leave what changed in the base meanwhile as it is.
-    pub theirs: bool,
-}
-
-/// History for git.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Export {
-    /// Nothing means the base.
-    pub from: Option<String>,
-    /// Nothing means now.
-    pub to: Option<String>,
-    /// Also what git ignores.
-    pub all: bool,
-    /// All of the range at once.
-    pub single: bool,
-    /// As commits on a new branch of this name; otherwise as patches.
-    pub branch: Option<String>,
-}
-
-/// Commits from elsewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Bring {
-    pub branch: String,
-    /// The newest commit and the file with a pack, its path in hexadecimal. Without: what the repository has already is told.
-    pub tip: Option<String>,
-    pub pack: String,
-}
-
-/// What to keep of the past.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Gc {
-    /// How long snapshots that nobody asked for are kept; nothing means for ever.
-    pub keep_seconds: Option<u64>,
-    /// How many bytes the store may take; nothing means no limit.
-    pub max_size: Option<u64>,
-    pub dry_run: bool,
 }
 
 /// A piece of a file.
@@ -422,6 +300,8 @@ pub enum Row {
     Step(StepRow),
     Blame(BlameRow),
     Story(StoryRow),
+    Watch(WatchRow),
+    Candidate(CandidateRow),
     Event(EventRow),
     Read(ReadRow),
     Snapshot(SnapshotRow),
@@ -454,7 +334,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Session(SessionRow) Step(StepRow) Blame(BlameRow) Story(StoryRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
+    Session(SessionRow) Step(StepRow) Blame(BlameRow) Story(StoryRow) Watch(WatchRow) Candidate(CandidateRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).
@@ -469,7 +349,17 @@ pub fn dispatch(
     sink: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Done, Failure> {
     // What is looked at is not collected meanwhile.
-    let looks = matches!(request, Request::Diff(_) | Request::Snapshots(_) | Request::Cat { .. } | Request::Blame(_));
+    let looks = matches!(
+        request,
+        Request::Diff(_)
+            | Request::Snapshots(_)
+            | Request::Candidates(_)
+            | Request::Cat { .. }
+            | Request::Blame(_)
+            | Request::Log(_)
+            | Request::Story(_)
+            | Request::Sessions
+    );
     let _past = looks.then(|| store.past.read());
     match request {
         Request::Diff(filter) => {
@@ -507,8 +397,10 @@ pub fn dispatch(
             Ok(Done::default())
         }
         Request::Snapshots(filter) => time::snapshots(overlay, filter, sink),
+        Request::Candidates(between) => candidates::candidates(overlay, between, sink),
         Request::Cat { at, path } => time::cat(overlay, at, path, sink),
         Request::Status
+        | Request::Watch(_)
         | Request::Unmount { .. }
         | Request::Mount(_)
         | Request::Timeline(_)

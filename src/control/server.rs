@@ -18,6 +18,7 @@ use super::protocol::{
 };
 use super::time::Mover;
 use super::timeline::{ForkPoint, fork_point};
+use super::watch;
 use crate::clock;
 use crate::diff;
 use crate::engine::{Caller, Engine, Mode};
@@ -220,6 +221,10 @@ impl Served {
                     }
                 }
             }
+            Request::Watch(filter) => {
+                let mut tell = |row| send(out, &Response::Row(row)).and_then(|()| out.flush()).is_ok();
+                watch::follow(engine, filter, &mut tell, &|| hung_up(stream, watch::EVERY))
+            }
             Request::Diff(_)
             | Request::Ps(_)
             | Request::Sessions
@@ -229,6 +234,7 @@ impl Served {
             | Request::Events { .. }
             | Request::Reads(_)
             | Request::Snapshots(_)
+            | Request::Candidates(_)
             | Request::Cat { .. } => {
                 settle(engine)?;
                 dispatch(request, engine.overlay(), engine.overlay().store(), &mut sink)

@@ -22,11 +22,10 @@ use crate::store::StoreError;
 use crate::timeline::{Machine, TimeError};
 use crate::types::{Errno, Path, Time};
 
-use chain::Chain;
 use git::{Base, Commit, Repo, Scratch};
 use stage::Stage;
 
-pub use chain::Range;
+pub use chain::{Chain, Range};
 pub use git::PREFIX;
 pub use mount::Mounted;
 

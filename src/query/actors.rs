@@ -23,8 +23,13 @@ pub fn actor(store: &Store, id: ActorId) -> Result<Option<Actor>> {
 
 /// All actors, by number.
 pub fn each_actor(store: &Store, visit: &mut dyn FnMut(Actor) -> ControlFlow<()>) -> Result<()> {
+    each_new_actor(store, ActorId(0), visit)
+}
+
+/// Those with this number or a higher one.
+pub fn each_new_actor(store: &Store, from: ActorId, visit: &mut dyn FnMut(Actor) -> ControlFlow<()>) -> Result<()> {
     let mut bad = None;
-    let (from, to) = keys::actors();
+    let (from, (_, to)) = (keys::actor(from), keys::actors());
     store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
         let Some(id) = keys::last_number(key) else { return ControlFlow::Continue(()) };
         match decode(ActorId(id), value) {

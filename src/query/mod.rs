@@ -14,6 +14,7 @@ pub mod rows;
 pub mod steps;
 pub mod story;
 pub mod time;
+pub mod watch;
 pub mod who;
 
 use std::ops::ControlFlow;
@@ -28,6 +29,7 @@ pub use log::{LogFilter, log, sessions};
 pub use ps::{PsFilter, ps};
 pub use reads::{ReadsFilter, reads};
 pub use rows::{BlameRow, EventRow, ImageRow, ProcessRow, PsRow, ReadRow, SeenRow, SessionRow, StepRow, StoryRow};
+pub use watch::{WatchFilter, WatchRow};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

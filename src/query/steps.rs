@@ -144,14 +144,9 @@ impl Steps {
     /// # Errors
     /// When the log cannot be read.
     pub fn load(store: &Store) -> Result<Steps> {
-        let who = Who::load(store)?;
-        let mut steps = Steps { who, steps: FxHashMap::default(), sessions: FxHashMap::default() };
-        for actor in steps.who.actors() {
-            let Some(place) = steps.who.place(actor.id) else { continue };
-            if let Some(top) = place.command {
-                let id = StepId::Command(top);
-                steps.steps.entry(id).or_insert_with(|| Step::new(id, place.session));
-            }
+        let mut steps = Steps::without_events(Who::load(store)?);
+        for (top, session) in steps.who.tops() {
+            steps.begin(StepId::Command(top), session);
         }
         each_event(store, Seq(0), &mut |event| {
             steps.add(&event);
@@ -160,7 +155,22 @@ impl Steps {
         Ok(steps)
     }
 
-    fn add(&mut self, event: &Event) {
+    /// Of these processes, with no step yet.
+    pub(super) fn without_events(who: Who) -> Steps {
+        Steps { who, steps: FxHashMap::default(), sessions: FxHashMap::default() }
+    }
+
+    pub(super) fn begin(&mut self, id: StepId, session: ActorId) {
+        self.steps.entry(id).or_insert_with(|| Step::new(id, session));
+    }
+
+    /// Forgets a step, and what sessions came to.
+    pub(super) fn forget(&mut self, id: StepId) {
+        self.steps.remove(&id);
+        self.sessions.clear();
+    }
+
+    pub(super) fn add(&mut self, event: &Event) {
         let Some((id, session)) = self.of_event(event) else { return };
         self.sessions.entry(session).or_default().add(event);
         let step = self.steps.entry(id).or_insert_with(|| Step::new(id, session));

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Result;
 use super::actors::each_actor;
@@ -88,12 +88,34 @@ impl Who {
         who
     }
 
+    /// Takes note of processes that are new or of which more is known, and forgets those that `stays` does not hold for, but for ancestors and for the
+    /// first one that tells of an agent.
+    pub fn renew(&mut self, news: Vec<Actor>, stays: &dyn Fn(&Actor) -> bool) {
+        self.actors.extend(news.into_iter().map(|actor| (actor.id, actor)));
+        let above = |id: ActorId| self.chain(id).into_iter().map(|actor| actor.id).collect::<Vec<_>>();
+        let kept: Vec<ActorId> = self.actors.values().filter(|actor| stays(actor)).map(|actor| actor.id).collect();
+        let mut wanted: FxHashSet<ActorId> = kept.into_iter().flat_map(above).collect();
+        let mut tell: Vec<(ActorId, ActorId)> =
+            self.actors.keys().filter_map(|&id| Some((self.agent_above(id, By::Environment)?.0, id))).collect();
+        tell.sort_unstable();
+        tell.dedup_by_key(|(agent, _)| *agent);
+        tell.retain(|(agent, _)| wanted.contains(agent));
+        wanted.extend(tell.into_iter().flat_map(|(_, id)| above(id)));
+        let actors = std::mem::take(&mut self.actors);
+        *self = Who::of(actors.into_values().filter(|actor| wanted.contains(&actor.id)).collect());
+    }
+
     pub fn actor(&self, id: ActorId) -> Option<&Actor> {
         self.actors.get(&id)
     }
 
     pub fn actors(&self) -> impl Iterator<Item = &Actor> {
         self.actors.values()
+    }
+
+    /// The process at the top of each command, and its session; one for each process of the command.
+    pub fn tops(&self) -> Vec<(ActorId, ActorId)> {
+        self.places.values().filter_map(|place| Some((place.command?, place.session))).collect()
     }
 
     /// `None` for the kernel, and for numbers that were never used.
