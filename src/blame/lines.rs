@@ -149,7 +149,8 @@ fn alike_at_the_end(one: &[u8], other: &[u8]) -> usize {
 
 /// How many lines there are.
 pub fn lines(text: &[u8]) -> usize {
-    split(text).count()
+    // Counting one byte is what the processor does fastest.
+    text.iter().filter(|&&b| b == b'\n').count() + usize::from(text.last().is_some_and(|&b| b != b'\n'))
 }
 
 /// The first `same` bytes of both, cut back to the end of a line.

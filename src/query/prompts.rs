@@ -9,7 +9,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Result;
 use super::steps::{Step, StepId, Steps};
 use super::who::Kind;
-use crate::actors::agents;
 use crate::store::Store;
 use crate::store::said::{self, Act, Call, Prompt, SaidSession};
 use crate::types::{ActorId, Time};
@@ -214,7 +213,7 @@ impl Work<'_> {
     fn command(&self, step: &Step, agent: &str, began: Time, may_be: &dyn Fn(&Call) -> bool) -> Option<usize> {
         let StepId::Command(top) = step.id else { return None };
         let actor = self.steps.who.actor(top)?;
-        let asked = agents::asked(&actor.argv)?;
+        let asked = self.steps.who.asked(actor)?;
         let same = |call: &Call| matches!(&call.act, Act::Command(script) if trim(script) == trim(&asked));
         self.nearest(began, &|call| call.agent == agent && may_be(call) && same(call), &|call| {
             self.is_then(call, began, began)

@@ -176,6 +176,17 @@ impl Who {
         (kind, Place { session, command })
     }
 
+    /// What a shell was given to run, by whoever started it. The last command of a script often takes the shell's place, so what the process was before
+    /// counts first; but not what it has from its parent, as every child does until it calls execve.
+    pub fn asked(&self, actor: &Actor) -> Option<Vec<u8>> {
+        let parent = actor.parent.and_then(|id| self.actors.get(&id));
+        let inherited = |argv: &&Vec<Vec<u8>>| {
+            parent.is_some_and(|p| p.argv == **argv || p.images.iter().any(|image| image.argv == **argv))
+        };
+        let own = actor.images.iter().map(|image| &image.argv).filter(|argv| !inherited(argv));
+        own.chain([&actor.argv]).find_map(|argv| agents::asked(argv))
+    }
+
     /// What an agent calls a session, in the environment of something that it started.
     pub fn session_name(&self, session: ActorId) -> Option<String> {
         let Some(Kind::Agent(agent)) = self.kind(session) else { return None };
@@ -275,6 +286,24 @@ mod tests {
         assert_eq!(told(&who, 2), (2, None, "human"));
         assert_eq!(who.session_name(ActorId(3)).as_deref(), Some("abc"));
         assert_eq!(who.session_name(ActorId(2)), None);
+    }
+
+    #[test]
+    fn what_a_shell_was_asked_for() {
+        let image = |argv: &[&str]| crate::actors::Image {
+            until: Time::default(),
+            exe: b"/bin/bash".to_vec(),
+            argv: argv.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        };
+        let mut replaced = actor(3, 2, 2, 0, &["rm", "made"], &[]);
+        // Forked from the script, then a shell of its own, whose last command took its place.
+        replaced.images = vec![image(&["bash", "-c", "all of the script"]), image(&["bash", "-lc", "echo x; rm made"])];
+        let mut child = actor(4, 2, 2, 0, &["ls"], &[]);
+        child.images = vec![image(&["bash", "-c", "all of the script"])];
+        let who = Who::of(vec![actor(2, 0, 2, 0, &["bash", "-c", "all of the script"], &[]), replaced, child]);
+        let asked = |id| who.asked(who.actor(ActorId(id)).unwrap()).map(|a| String::from_utf8(a).unwrap());
+        assert_eq!(asked(3).as_deref(), Some("echo x; rm made"));
+        assert_eq!((asked(4), asked(2).as_deref()), (None, Some("all of the script")));
     }
 
     #[test]
