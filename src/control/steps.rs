@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::{Done, Failure, Row};
 use super::time::{Mover, Sink, place as point};
-use crate::actors::agents;
 use crate::blame::{self, BlameError, Source};
 use crate::diff::{self, DiffFilter, DiffRow};
 use crate::overlay::Overlay;
@@ -252,7 +251,8 @@ impl Writers<'_> {
         row.session = Some(session_id(place.session));
         if let Some(actor) = place.command.and_then(|top| self.steps.who.actor(top)) {
             row.argv = Some(texts(&actor.argv).0);
-            row.command = agents::asked(&actor.argv).map(|asked| String::from_utf8_lossy(&asked).into_owned());
+            let asked = self.steps.who.asked(actor.id);
+            row.command = asked.map(|asked| String::from_utf8_lossy(&asked).into_owned());
         }
         Ok(row)
     }
