@@ -253,6 +253,35 @@ fn inner(script: &[u8]) -> Option<Vec<u8>> {
 /// Where Claude Code keeps a user's shell settings.
 const SNAPSHOTS: &[u8] = b"/shell-snapshots/snapshot-";
 
+/// The words of a script that is one plain command; `None` where a shell would do more than to run it.
+pub fn words(script: &[u8]) -> Option<Vec<Vec<u8>>> {
+    const SPECIAL: &[u8] = b"*?[]{}~#!=";
+    let (mut words, mut word, mut rest) = (Vec::new(), Vec::new(), script.trim_ascii().iter().copied());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b' ' | b'\t' if word.is_empty() => {}
+            b' ' | b'\t' => words.push(unquoted(&std::mem::take(&mut word))?),
+            b'\'' | b'"' => {
+                word.push(byte);
+                loop {
+                    let inside = rest.next()?;
+                    word.push(inside);
+                    match inside {
+                        b'\\' if byte == b'"' => word.push(rest.next()?),
+                        inside if inside == byte => break,
+                        _ => {}
+                    }
+                }
+            }
+            b'\\' => word.extend([byte, rest.next()?]),
+            plain if SPECIAL.contains(&plain) => return None,
+            plain => word.push(plain),
+        }
+    }
+    words.push(unquoted(&word)?);
+    Some(words)
+}
+
 /// One word of a shell, without its quotes; `None` when it is none, or more than one.
 fn unquoted(word: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut rest) = (Vec::with_capacity(word.len()), word.iter().copied());
@@ -464,6 +493,24 @@ mod tests {
             [&["bash", "script.sh"][..], &["bash"], &["make", "-c", "x"], &["sh", "-c"], &["bash", "--norc"], &[]]
         {
             assert_eq!(asked(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_a_plain_command() {
+        let words = |script: &str| {
+            let words = super::words(script.as_bytes())?;
+            Some(words.into_iter().map(|word| String::from_utf8(word).unwrap()).collect::<Vec<_>>())
+        };
+        let list = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(words("make  -s test "), list(&["make", "-s", "test"]));
+        assert_eq!(words(r#"grep -c "it's \"x\" \n" 'a b'\ c"#), list(&["grep", "-c", "it's \"x\" \\n", "a b c"]));
+        assert_eq!(words("echo ''"), list(&["echo", ""]));
+        for more in [
+            "a; b", "a && b", "a | b", "a > b", "a $b", "a `b`", "a *.c", "A=1 b", "a ~", "a # b", "a 'b", "a\nb",
+            "a \\",
+        ] {
+            assert_eq!(words(more), None, "{more}");
         }
     }
 

@@ -9,6 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::Result;
 use super::steps::{Step, StepId, Steps};
 use super::who::Kind;
+use crate::actors::agents;
 use crate::store::Store;
 use crate::store::said::{self, Act, Call, Prompt, SaidSession};
 use crate::types::{ActorId, Time};
@@ -65,6 +66,8 @@ pub struct Links {
     pub prompts: Vec<Prompt>,
     pub sessions: Vec<SaidSession>,
     links: FxHashMap<StepId, Link>,
+    /// How many prompts each of our sessions was given.
+    given: FxHashMap<ActorId, u64>,
     /// The sessions that an agent's transcripts have of one of ours.
     names: FxHashMap<ActorId, FxHashSet<String>>,
 }
@@ -86,7 +89,7 @@ impl Links {
         let mut prompts = said::prompts(kv)?;
         prompts.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
         let (sessions, calls) = (said::sessions(kv)?, said::calls(kv)?);
-        let links = Links { prompts, sessions, links: FxHashMap::default(), names: FxHashMap::default() };
+        let links = Links { prompts, sessions, ..Links::default() };
         if calls.is_empty() && links.prompts.is_empty() {
             return Ok(links);
         }
@@ -102,7 +105,7 @@ impl Links {
     /// What the agent's transcripts say of a session: how many prompts, and the model and version that was last told.
     pub fn of_session(&self, session: ActorId) -> (u64, Option<&SaidSession>) {
         let Some(names) = self.names.get(&session) else { return (0, None) };
-        let count = self.prompts.iter().filter(|prompt| names.contains(&prompt.session)).count() as u64;
+        let count = self.given.get(&session).copied().unwrap_or_default();
         let said = self.sessions.iter().filter(|said| names.contains(&said.session));
         (count, said.max_by_key(|said| (!said.model.is_empty(), !said.version.is_empty(), said.session.clone())))
     }
@@ -169,7 +172,25 @@ impl Work<'_> {
                 }
             }
         }
+        links.given = self.given(&links);
         links
+    }
+
+    /// How many prompts each session was given. One that goes on with an earlier one has its name; a prompt is that one's that began last before it.
+    fn given(&self, links: &Links) -> FxHashMap<ActorId, u64> {
+        let mut given: FxHashMap<ActorId, u64> = FxHashMap::default();
+        let mut begun: Vec<(Time, ActorId, &FxHashSet<String>)> =
+            links.names.iter().filter_map(|(id, names)| Some((self.steps.who.actor(*id)?.first, *id, names))).collect();
+        begun.sort_unstable_by_key(|(first, id, _)| (*first, *id));
+        for prompt in &links.prompts {
+            let of_it = || begun.iter().filter(|(.., names)| names.contains(&prompt.session));
+            let latest = prompt.at.map_or(i64::MAX, |at| at.as_nanos().saturating_add(SLACK));
+            let last = of_it().filter(|(first, ..)| first.as_nanos() <= latest).next_back().or_else(|| of_it().next());
+            if let Some((_, id, _)) = last {
+                *given.entry(*id).or_default() += 1;
+            }
+        }
+        given
     }
 
     fn link(&mut self, links: &mut Links, step: &Step, call: usize, method: Method) {
@@ -186,11 +207,12 @@ impl Work<'_> {
         }
     }
 
-    /// When a step began, by the process or by its first event.
+    /// When a step began, by the process or by its first change.
     fn began(&self, step: &Step) -> Option<Time> {
         match step.id {
             StepId::Command(top) => self.steps.who.actor(top).map(|actor| actor.first),
-            StepId::Own { .. } => step.first.map(|(_, time)| time),
+            // What it looked at before may be long ago.
+            StepId::Own { .. } => step.changed.map(|(first, _)| first),
         }
     }
 
@@ -213,8 +235,13 @@ impl Work<'_> {
     fn command(&self, step: &Step, agent: &str, began: Time, may_be: &dyn Fn(&Call) -> bool) -> Option<usize> {
         let StepId::Command(top) = step.id else { return None };
         let actor = self.steps.who.actor(top)?;
-        let asked = self.steps.who.asked(actor)?;
-        let same = |call: &Call| matches!(&call.act, Act::Command(script) if trim(script) == trim(&asked));
+        let asked = self.steps.who.asked(top);
+        let same = |call: &Call| match (&call.act, &asked) {
+            (Act::Command(script), Some(asked)) => trim(script) == trim(asked),
+            // A shell becomes a command that is alone, and may have been seen only then.
+            (Act::Command(script), None) => agents::words(script).is_some_and(|words| words == actor.argv),
+            _ => false,
+        };
         self.nearest(began, &|call| call.agent == agent && may_be(call) && same(call), &|call| {
             self.is_then(call, began, began)
         })
@@ -222,16 +249,15 @@ impl Work<'_> {
 
     /// The call that wrote what a step changed by itself.
     fn edit(&self, step: &Step, agent: &str, began: Time, may_be: &dyn Fn(&Call) -> bool) -> Option<usize> {
-        let ended = step.last.map_or(began, |(_, time)| time);
+        let ended = step.changed.map_or(began, |(_, last)| last);
         let fits = |call: &Call| {
             let (Act::Write { path, .. } | Act::Edit { path, .. }) = &call.act else { return false };
-            let Some(below) = self.below(path, &call.cwd) else { return false };
-            if !step.paths.iter().any(|path| path.as_bytes() == below) {
-                return false;
-            }
+            let Some(below) = self.changed(step, path, &call.cwd) else { return false };
+            let has = |text: &[u8]| self.written.contains(step, below, text) == Some(true);
             match &call.act {
-                Act::Write { hash, len, .. } => self.written.is(step, &below, hash, *len) == Some(true),
-                Act::Edit { new, .. } => self.written.contains(step, &below, new) == Some(true),
+                Act::Write { hash, len, .. } => self.written.is(step, below, hash, *len) == Some(true),
+                // Agents keep the ends of lines that a file has, and do not tell.
+                Act::Edit { new, .. } => has(new) || (new.contains(&b'\n') && has(&with_returns(new))),
                 Act::Command(_) | Act::Read { .. } | Act::Other => false,
             }
         };
@@ -252,8 +278,9 @@ impl Work<'_> {
         (!ambiguous).then_some(*first)
     }
 
-    /// A path as the record has it; `None` outside the mounts.
-    fn below(&self, path: &[u8], cwd: &[u8]) -> Option<Vec<u8>> {
+    /// Which of the paths that a step changed is meant by an agent's. A mount may be elsewhere than the repository, and a link may lead there: then the
+    /// end of the path counts.
+    fn changed<'s>(&self, step: &'s Step, path: &[u8], cwd: &[u8]) -> Option<&'s [u8]> {
         let whole = if path.starts_with(b"/") { path.to_vec() } else { [cwd, b"/", path].concat() };
         let mut parts: Vec<&[u8]> = Vec::new();
         for part in whole.split(|&b| b == b'/') {
@@ -264,11 +291,17 @@ impl Work<'_> {
             }
         }
         let whole = [&b"/"[..], &parts.join(&b'/')].concat();
-        self.roots.iter().find_map(|root| {
-            let rest = whole.strip_prefix(root.as_slice())?;
-            rest.strip_prefix(b"/").map(<[u8]>::to_vec)
-        })
+        let below = self.roots.iter().find_map(|root| whole.strip_prefix(root.as_slice())?.strip_prefix(b"/"));
+        let is_it = |path: &&[u8]| match below {
+            Some(below) => *path == below,
+            None => whole.strip_suffix(*path).is_some_and(|above| above.ends_with(b"/")),
+        };
+        step.paths.iter().map(|path| path.as_bytes()).find(is_it)
     }
+}
+
+fn with_returns(text: &[u8]) -> Vec<u8> {
+    text.split(|&b| b == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..])
 }
 
 fn trim(script: &[u8]) -> &[u8] {

@@ -101,6 +101,8 @@ pub struct Step {
     pub first: Option<(Seq, Time)>,
     pub last: Option<(Seq, Time)>,
     pub touched: Touched,
+    /// Of the first event that changed something, and of the last one.
+    pub changed: Option<(Time, Time)>,
     /// In which it changed something.
     pub epochs: BTreeSet<Epoch>,
     /// The first few paths that it changed, for people.
@@ -118,6 +120,7 @@ impl Step {
             first: None,
             last: None,
             touched: Touched::default(),
+            changed: None,
             epochs: BTreeSet::new(),
             paths: Vec::new(),
         }
@@ -180,6 +183,8 @@ impl Steps {
         step.touched.add(event);
         if event.note.errno.is_none() && alters(event.note.op) {
             step.epochs.insert(event.epoch);
+            let (first, last) = step.changed.unwrap_or((event.time, event.time));
+            step.changed = Some((first.min(event.time), last.max(event.time)));
             // A file that replaces another one is known by its last name.
             let path = event.note.path2.as_ref().filter(|_| event.note.op == Op::Rename).unwrap_or(&event.note.path);
             if event.note.op == Op::Rename {

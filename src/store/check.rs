@@ -177,7 +177,7 @@ impl Check<'_> {
     }
 
     fn read_meta(&mut self) -> Result<()> {
-        use super::history;
+        use super::{history, said};
         self.scan(Table::Meta, |c, key, value| {
             let number = keys::last_number(key).unwrap_or(0);
             match (key.first(), key.len(), value.len()) {
@@ -200,6 +200,7 @@ impl Check<'_> {
                     Ok(number) => c.found.foreign.push(number),
                     Err(_) => return Ok(false),
                 },
+                (Some(b'q'), 18, _) => return said::is_whole(key, value),
                 _ => return Ok(false),
             }
             Ok(true)

@@ -214,6 +214,29 @@ fn get_call(value: &[u8]) -> Result<Call> {
     Ok(Call { agent, session, id, prompt, at, cwd, tool, act, done, failed })
 }
 
+/// Whether an entry can be read, and is under the key that it is to be under.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_whole(key: &[u8], value: &[u8]) -> Result<bool> {
+    let own = match key.get(1) {
+        Some(&kind @ b's') => {
+            let said = get_session(value)?;
+            keys::said(kind, &said.agent, &said.session, "")
+        }
+        Some(&kind @ b'p') => {
+            let prompt = get_prompt(value)?;
+            keys::said(kind, &prompt.agent, &prompt.session, &prompt.id)
+        }
+        Some(&kind @ b'c') => {
+            let call = get_call(value)?;
+            keys::said(kind, &call.agent, &call.session, &call.id)
+        }
+        Some(_) | None => return Ok(false),
+    };
+    Ok(own.as_slice() == key)
+}
+
 /// A tool call that is known already.
 ///
 /// # Errors

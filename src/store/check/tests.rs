@@ -7,6 +7,7 @@ use crate::overlay::extents::{Extent, Extents, Source};
 use crate::record::chain;
 use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print};
 use crate::store::history::{self as log, OpKind, Why};
+use crate::store::said;
 use crate::store::{Batch, Data, Sync, format, mem::MemKv};
 use crate::types::{ActorId, Attr, Note, Op, Seq};
 
@@ -251,6 +252,38 @@ fn a_store_with_history_is_whole() {
     assert_eq!((report.problems, report.notes), (Vec::new(), Vec::new()));
     // `file` and the root in the main timeline; the same, `gone` and `dir` in the other.
     assert_eq!((report.inodes, report.dentries, report.versions), (2 + 4, 1 + 2, 4));
+}
+
+/// What an agent wrote of itself, as entries of a log.
+fn claims(batch: &mut Batch) {
+    let (agent, session, id) = ("codex".to_owned(), "s".to_owned(), "i".to_owned());
+    let whose = said::SaidSession { agent: agent.clone(), session: session.clone(), ..Default::default() };
+    said::put_session(batch, &whose);
+    let prompt = said::Prompt { agent: agent.clone(), session: session.clone(), id: id.clone(), ..Default::default() };
+    said::put_prompt(batch, &prompt);
+    said::put_call(batch, &said::Call { agent, session, id, ..Default::default() });
+}
+
+#[test]
+fn regression_what_agents_wrote_is_no_damage() {
+    let report = world(|w| claims(w.0));
+    assert_eq!((report.problems, report.notes), (Vec::new(), Vec::new()));
+    for kind in [b's', b'p', b'c'] {
+        let key = keys::said(kind, "codex", "s", if kind == b's' { "" } else { "i" });
+        let lines = world(|w| w.0.put(Table::Meta, &key, b"\x01")).problems;
+        assert!(matches!(&lines[..], [line] if line.contains("meta entry 71")), "{lines:?}");
+        // Under another's key.
+        let lines = world(|w| {
+            let mut batch = Batch::new();
+            claims(&mut batch);
+            let kv = MemKv::new();
+            kv.commit(&batch, Sync::No).unwrap();
+            let value = kv.get(Table::Meta, &key).unwrap().unwrap();
+            w.0.put(Table::Meta, &keys::said(kind, "codex", "other", "i"), &value);
+        })
+        .problems;
+        assert!(matches!(&lines[..], [line] if line.contains("is unreadable")), "{lines:?}");
+    }
 }
 
 #[test]
