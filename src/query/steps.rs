@@ -15,7 +15,7 @@ use super::events::each_event;
 use super::who::{Kind, Who};
 use super::{changes, sees};
 use crate::store::Store;
-use crate::types::{ActorId, Epoch, Event, Ino, Op, Path, Seq, Time};
+use crate::types::{ActorId, Epoch, Event, Ino, Note, Op, Path, Seq, Time};
 
 /// What a step is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,6 +241,19 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// Takes in a change that was made.
+    pub fn add(&mut self, note: &Note) {
+        self.inodes.insert(note.ino);
+        match (&note.path2, note.op) {
+            (Some(to), Op::Rename) => {
+                // Whether it is a directory the record does not say; of a file nothing is below.
+                self.below.extend([note.path.clone(), to.clone()]);
+            }
+            (Some(to), Op::Link) => self.paths.extend([to.clone()]),
+            _ => self.paths.extend([note.path.clone()]),
+        }
+    }
+
     /// Whether a file that is or was at this path, and is or was one of these, is part of it.
     pub fn has(&self, path: &Path, inodes: &[Ino]) -> bool {
         inodes.iter().any(|ino| self.inodes.contains(ino))
@@ -268,16 +281,7 @@ pub fn pieces(
             && let Some((id, session)) = steps.of_event(&event)
             && wanted(id, session)
         {
-            let piece = found.entry(event.epoch).or_default();
-            piece.inodes.insert(note.ino);
-            match (&note.path2, note.op) {
-                (Some(to), Op::Rename) => {
-                    // Whether it is a directory the record does not say; of a file nothing is below.
-                    piece.below.extend([note.path.clone(), to.clone()]);
-                }
-                (Some(to), Op::Link) => piece.paths.extend([to.clone()]),
-                _ => piece.paths.extend([note.path.clone()]),
-            }
+            found.entry(event.epoch).or_default().add(note);
         }
         Ok(ControlFlow::Continue(()))
     })?;
