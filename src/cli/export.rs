@@ -31,10 +31,8 @@ pub struct Args {
     /// Commits on a new branch of this name, after what is checked out in the repository on disk. Nothing else there changes, and no hook runs
     #[arg(long, value_name = "NAME")]
     git_branch: Option<String>,
-    #[command(flatten)]
-    authors: AuthorArgs,
     /// Where to write: a file for all patches, or a directory for one file each [default: standard output]
-    #[arg(long, short, value_name = "FILE|DIR", conflicts_with = "git_branch")]
+    #[arg(long, short, value_name = "FILE|DIR", conflicts_with_all = ["git_branch", "git_notes"])]
     output: Option<PathBuf>,
     /// All of the range in one patch, or one commit
     #[arg(long)]
@@ -45,6 +43,8 @@ pub struct Args {
     /// JSON: one object a patch; of a branch one object that says what was made, then one a commit
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    authors: AuthorArgs,
 }
 
 /// Who wrote the lines.
@@ -88,6 +88,7 @@ impl FromRow for Rows {
 }
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
+    super::agents::load_or_warn();
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
     if args.json && args.patch && args.output.is_none() {
         return Err(Usage("--json says which patches there are: give a place for them with --output".to_owned()).into());

@@ -9,7 +9,7 @@ use super::git::Repo;
 use super::{Error, Result};
 use crate::blame::{self, BlameError, Source, Wrote};
 use crate::merge::is_text;
-use crate::merge::lines::{count, hunks, split};
+use crate::merge::lines::{hunks, split};
 use crate::overlay::view::View;
 use crate::types::Path;
 
@@ -147,10 +147,7 @@ fn runs(view: &View<'_>, delta: &Delta, old: &[u8], new: &[u8], notes: &mut Vec<
     if !is_text(old) || !is_text(new) {
         return Ok(Vec::new());
     }
-    let added: Vec<_> = match old.is_empty() {
-        true => vec![0..u32::try_from(count(new)).unwrap_or(u32::MAX)],
-        false => hunks(old, new).into_iter().map(|hunk| hunk.after).collect(),
-    };
+    let added: Vec<_> = hunks(old, new).into_iter().map(|hunk| hunk.after).collect();
     if added.iter().all(std::ops::Range::is_empty) {
         return Ok(Vec::new());
     }

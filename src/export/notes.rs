@@ -17,6 +17,8 @@ use crate::types::{ActorId, Path, hex};
 /// Where they are.
 pub const REFERENCE: &str = "refs/notes/ai";
 const VERSION: &str = "authorship/3.0.0";
+/// An attribute with the names of our sessions, separated by blanks.
+const SESSIONS: &str = "regentfs_sessions";
 /// Digits of a key.
 const DIGITS: usize = 14;
 
@@ -47,7 +49,7 @@ impl Known {
         let tool = tool(session.agent.as_deref()?);
         let id = session.name.clone().unwrap_or_else(|| format!("{store}:{}", session.id));
         let mut own = Map::new();
-        own.insert("regentfs_session".to_owned(), session.id.clone().into());
+        own.insert(SESSIONS.to_owned(), session.id.clone().into());
         if let Some(version) = &session.version {
             own.insert("agent_version".to_owned(), version.clone().into());
         }
@@ -59,6 +61,22 @@ impl Known {
         }
         record["custom_attributes"] = own.into();
         Some(Known { key, record })
+    }
+
+    /// An agent that went on with a session of its own, as with `--resume`: what is one there is several here.
+    fn join(all: Vec<Known>) -> Map<String, Value> {
+        let mut joined: Map<String, Value> = Map::new();
+        for Known { key, record } in all {
+            match joined.get_mut(&key) {
+                Some(there) => {
+                    let ids =
+                        |record: &Value| record["custom_attributes"][SESSIONS].as_str().unwrap_or_default().to_owned();
+                    there["custom_attributes"][SESSIONS] = format!("{} {}", ids(there), ids(&record)).into();
+                }
+                None => drop(joined.insert(key, record)),
+            }
+        }
+        joined
     }
 }
 
@@ -110,7 +128,7 @@ pub fn note(
     if sessions.is_empty() {
         return None;
     }
-    let sessions: Map<String, Value> = sessions.into_values().map(|known| (known.key, known.record)).collect();
+    let sessions = Known::join(sessions.into_values().collect());
     let metadata = json!({
         "schema_version": VERSION,
         "base_commit_sha": commit,
@@ -196,6 +214,10 @@ mod tests {
             (&known.record["agent_id"]["id"], &known.record["human_author"]),
             (&"store:s7".into(), &"Ada <ada@example.com>".into())
         );
-        assert!(Known::new("store", &Session { agent: None, ..session }, None).is_none());
+        assert!(Known::new("store", &Session { agent: None, ..session.clone() }, None).is_none());
+        let named = |id: &str| Session { id: id.into(), name: Some("abc".into()), ..session.clone() };
+        let all = ["s7", "s9"].iter().filter_map(|id| Known::new("store", &named(id), None)).collect();
+        let joined: Vec<Value> = Known::join(all).into_iter().map(|(_, record)| record).collect();
+        assert!(joined.len() == 1 && joined[0]["custom_attributes"][SESSIONS] == "s7 s9", "{joined:?}");
     }
 }
