@@ -33,7 +33,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // It reads what agents wrote, and does not know what becomes of it.
     ("transcripts", &["sys", "types"]),
     ("diff", &["base", "control", "merge", "overlay", "query", "store", "types"]),
-    ("export", &["apply", "diff", "landing", "merge", "overlay", "query", "store", "timeline", "types"]),
+    ("export", &["apply", "blame", "diff", "landing", "merge", "overlay", "query", "store", "timeline", "types"]),
     // It brings what apply knows nothing of together with what knows nothing of apply.
     ("landing", &["apply", "merge", "overlay", "store", "timeline", "types"]),
     (

@@ -1,4 +1,4 @@
-//! Adding single files to the base that were not there: what git itself does when it stores a pack and makes a branch.
+//! Adding single files to the base: what git itself does when it stores a pack and makes or moves a reference.
 //!
 //! Without a journal: each file is complete and durable before its name appears, and they appear in the order given, so whoever dies in between leaves
 //! files that nobody refers to. It knows neither git nor plans; which files these are is the caller's matter.
@@ -26,8 +26,20 @@ pub struct Addition {
     pub content: Box<dyn Read>,
     /// Permission bits. Owner and group are those of the directory, as far as this process may give files away.
     pub perm: u16,
-    /// If a file of that name is there already, it is taken for the same one.
-    pub may_be_there: bool,
+    pub there: There,
+    /// Asked while the temporary name is there, so under the lock that it may be: whether the file is still wanted.
+    pub still: Option<Box<dyn Fn() -> bool>>,
+}
+
+/// What becomes of a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// It stays, and nothing is added.
+    Refused,
+    /// It is taken for the same one.
+    Same,
+    /// It goes.
+    Replaced,
 }
 
 fn base(what: &'static str, path: &Path) -> impl Fn(Os) -> Error + use<> {
@@ -38,7 +50,8 @@ fn base(what: &'static str, path: &Path) -> impl Fn(Os) -> Error + use<> {
 /// Adds files, one after the other. Directories that are missing above them are made. Returns the paths that are new.
 ///
 /// # Errors
-/// [`Error::InTheWay`] when a temporary name is in use; `EEXIST` when a path is. Those before the one that failed are there then.
+/// [`Error::InTheWay`] when a temporary name is in use; `EEXIST` when a path is; [`Error::Moved`] when a file is no longer wanted. Those before the one that
+/// failed are there then.
 pub fn add(root: &Root, files: Vec<Addition>) -> Result<Vec<Path>> {
     let mut made = Vec::new();
     for mut file in files {
@@ -48,7 +61,8 @@ pub fn add(root: &Root, files: Vec<Addition>) -> Result<Vec<Path>> {
         let failed = |what| base(what, &path);
         let slot = root.slot(&path).map_err(failed("look at"))?;
         match slot.look().map_err(failed("look at"))? {
-            Some(there) if there.seen.kind == Kind::File && file.may_be_there => continue,
+            Some(there) if there.seen.kind == Kind::File && file.there == There::Same => continue,
+            Some(there) if there.seen.kind == Kind::File && file.there == There::Replaced => {}
             // git leaves directories behind when it deletes branches.
             Some(there) if there.seen.kind == Kind::Dir => remove_empty(root, &path).map_err(failed("add"))?,
             Some(_) => return Err(failed("add")(Os::EXIST)),
@@ -62,8 +76,16 @@ pub fn add(root: &Root, files: Vec<Addition>) -> Result<Vec<Path>> {
             Err(e) => return Err(failed("add")(e)),
         };
         let parent = slot.look_at_dir().map_err(failed("look at"))?;
-        let placed = fill(&mut file, &into, &parent, &temporary)
-            .and_then(|()| temporary.put_at_free(&slot, Kind::File).map_err(failed("add")));
+        let place = || match file.there {
+            There::Replaced => temporary.move_over(&slot),
+            There::Refused | There::Same => temporary.put_at_free(&slot, Kind::File),
+        };
+        let still = file.still.as_ref().is_none_or(|still| still());
+        let placed = match still {
+            true => fill(&mut file.content, &path, (&into, file.perm), &parent, &temporary)
+                .and_then(|()| place().map_err(failed("add"))),
+            false => Err(Error::Moved { path: path.clone() }),
+        };
         if let Err(error) = placed {
             let _ = temporary.remove(Kind::File);
             return Err(error);
@@ -74,20 +96,19 @@ pub fn add(root: &Root, files: Vec<Addition>) -> Result<Vec<Path>> {
     Ok(made)
 }
 
-fn fill(file: &mut Addition, mut into: &File, parent: &Look, slot: &Slot) -> Result<()> {
-    let path = file.path.clone();
-    let failed = |what| base(what, &path);
+fn fill(content: &mut dyn Read, path: &Path, (mut into, perm): (&File, u16), parent: &Look, slot: &Slot) -> Result<()> {
+    let failed = |what| base(what, path);
     let os = |e: std::io::Error| Os::from_io_error(&e).unwrap_or(Os::IO);
     let mut piece = vec![0; PIECE];
     loop {
-        let got = file.content.read(&mut piece).map_err(|e| failed("write")(os(e)))?;
+        let got = content.read(&mut piece).map_err(|e| failed("write")(os(e)))?;
         if got == 0 {
             break;
         }
         into.write_all(piece.get(..got).unwrap_or_default()).map_err(|e| failed("write")(os(e)))?;
     }
     let node = slot.node().map_err(failed("look at"))?;
-    own(&node, parent, file.perm).map_err(failed("write"))?;
+    own(&node, parent, perm).map_err(failed("write"))?;
     rustix::fs::fsync(into).map_err(failed("sync"))
 }
 
@@ -152,7 +173,8 @@ mod tests {
             temporary: b"name.lock"[..].into(),
             content: Box::new(bytes),
             perm: 0o444,
-            may_be_there: false,
+            there: There::Refused,
+            still: None,
         }
     }
 
@@ -172,9 +194,19 @@ mod tests {
         assert_eq!(exists(vec![file("a/b/c", b"two")]), Os::EXIST.into());
         assert_eq!(exists(vec![file("a/b/c/d", b"two")]), Os::NOTDIR.into());
         assert_eq!(exists(vec![file("a", b"two")]), Os::EXIST.into());
-        let again = Addition { may_be_there: true, ..file("a/b/c", b"two") };
+        let again = Addition { there: There::Same, ..file("a/b/c", b"two") };
         assert_eq!(add(&root, vec![again]).unwrap(), paths(&[]));
         assert_eq!(fs::read(at("a/b/c")).unwrap(), b"one");
+        // What is replaced goes at once, and only if it is still wanted while its lock is held.
+        let replaces = |still: bool| {
+            let lock = at("a/b/name.lock");
+            let still: Box<dyn Fn() -> bool> = Box::new(move || lock.exists() && still);
+            vec![Addition { there: There::Replaced, still: Some(still), ..file("a/b/c", b"two") }]
+        };
+        assert!(matches!(add(&root, replaces(false)).unwrap_err(), Error::Moved { .. }));
+        assert!(fs::read(at("a/b/c")).unwrap() == b"one" && !at("a/b/name.lock").exists());
+        assert_eq!(add(&root, replaces(true)).unwrap(), paths(&["a/b/c"]));
+        assert_eq!(fs::read(at("a/b/c")).unwrap(), b"two");
         // Empty directories make room.
         fs::create_dir_all(at("d/e/f")).unwrap();
         assert_eq!(add(&root, vec![file("d", b"file")]).unwrap(), paths(&["d"]));

@@ -27,7 +27,7 @@ use std::path::Path as FsPath;
 use crate::store::StoreError;
 use crate::types::{Errno, Path, Range};
 
-pub use add::{Addition, add};
+pub use add::{Addition, There, add};
 pub use codec::{get_plan, put_plan};
 pub use commit::finish;
 pub use journal::{FILE as JOURNAL, NEW as JOURNAL_NEW};
@@ -55,6 +55,8 @@ pub enum Error {
     OtherRoot,
     #[error("{path} is in the way in the repository, left over by an apply: remove it")]
     InTheWay { path: Path },
+    #[error("{path} in the repository was changed meanwhile by somebody else: nothing was done; try again")]
+    Moved { path: Path },
     /// The journal is still there. [`resume`] finishes the work, or undoes it if it had not begun.
     #[error("the apply was interrupted and is to be finished: {0}")]
     Unfinished(Box<Error>),

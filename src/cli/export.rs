@@ -1,4 +1,4 @@
-//! `regentfs export`: snapshots as patches, or as commits on a new branch of the repository on disk.
+//! `regentfs export`: snapshots as patches, or as commits on a new branch of the repository on disk; and who wrote their lines, in the forms of others.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,13 +12,13 @@ use super::exit::Usage;
 use super::output::{Output, Style, count, printable};
 use super::{Which, chosen, complete, repo, source::Source};
 use crate::control::protocol::{BytesRow, Export, FromRow, Request, Row};
-use crate::timeline::rows::{BranchRow, ExportRow};
+use crate::timeline::rows::{BranchRow, ExportRow, NotesRow};
 use crate::timeline::spec;
 use crate::types::unhex;
 
-/// History for git: one patch a snapshot, or one commit a snapshot on a new branch of the repository on disk
+/// History for git: one patch a snapshot, or one commit a snapshot on a new branch of the repository on disk; and who wrote the lines
 #[derive(clap::Args, Debug)]
-#[command(group = clap::ArgGroup::new("as").required(true).args(["patch", "git_branch"]))]
+#[command(group = clap::ArgGroup::new("as").required(true).multiple(true).args(["patch", "git_branch", "agent_trace", "git_notes"]))]
 pub struct Args {
     /// From where to where: FROM..TO, FROM.., ..TO, or FROM for FROM..now [default: base..now]
     #[arg(value_name = "FROM..TO", add = ArgValueCompleter::new(complete::range))]
@@ -28,13 +28,13 @@ pub struct Args {
     #[command(flatten)]
     steps: chosen::Steps,
     /// Patches as `git am` takes them
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["git_branch", "agent_trace", "git_notes"])]
     patch: bool,
     /// Commits on a new branch of this name, after what is checked out in the repository on disk. Nothing else there changes, and no hook runs
     #[arg(long, value_name = "NAME")]
     git_branch: Option<String>,
     /// Where to write: a file for all patches, or a directory for one file each [default: standard output]
-    #[arg(long, short, value_name = "FILE|DIR", conflicts_with = "git_branch")]
+    #[arg(long, short, value_name = "FILE|DIR", conflicts_with_all = ["git_branch", "git_notes"])]
     output: Option<PathBuf>,
     /// All of the range in one patch, or one commit
     #[arg(long)]
@@ -45,6 +45,26 @@ pub struct Args {
     /// JSON: one object a patch; of a branch one object that says what was made, then one a commit
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    authors: AuthorArgs,
+}
+
+/// Who wrote the lines.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Who wrote it")]
+struct AuthorArgs {
+    /// Who wrote which lines, as Agent Trace records (JSON): one of the whole range, or one for each commit of a branch
+    #[arg(long, conflicts_with_all = ["git_branch", "git_notes", "json", "single"])]
+    agent_trace: bool,
+    /// Who wrote which lines, as notes of the commits (refs/notes/ai, git-ai's standard 3.0.0), with --git-branch or --branch
+    #[arg(long)]
+    git_notes: bool,
+    /// The branch that an earlier --git-branch made, for --git-notes and --agent-trace
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["git_branch", "range", "patch"])]
+    branch: Option<String>,
+    /// Commits and patches name agents in Co-authored-by lines
+    #[arg(long, conflicts_with_all = ["agent_trace", "branch"])]
+    co_authors: bool,
 }
 
 /// The rows of an export.
@@ -54,6 +74,7 @@ pub enum Rows {
     Branch(BranchRow),
     Export(ExportRow),
     Bytes(BytesRow),
+    Notes(NotesRow),
 }
 
 impl FromRow for Rows {
@@ -62,15 +83,22 @@ impl FromRow for Rows {
             Row::Branch(row) => Some(Rows::Branch(row)),
             Row::Export(row) => Some(Rows::Export(row)),
             Row::Bytes(row) => Some(Rows::Bytes(row)),
+            Row::Notes(row) => Some(Rows::Notes(row)),
             _ => None,
         }
     }
 }
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
+    super::agents::load_or_warn();
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
     if args.json && args.patch && args.output.is_none() {
         return Err(Usage("--json says which patches there are: give a place for them with --output".to_owned()).into());
+    }
+    let authors = &args.authors;
+    if authors.git_notes && args.git_branch.is_none() && authors.branch.is_none() {
+        let which = "say with --git-branch NAME or --branch NAME which commits --git-notes is about";
+        return Err(Usage(which.to_owned()).into());
     }
     let (from, to) = spec::range(args.range.as_deref().unwrap_or_default());
     let request = Request::Export(Export {
@@ -80,10 +108,14 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         single: args.single,
         chosen: args.steps.chosen(),
         branch: args.git_branch.clone(),
+        co_authors: authors.co_authors,
+        git_notes: authors.git_notes,
+        agent_trace: authors.agent_trace,
+        exported: authors.branch.clone(),
     });
     let source = Source::of(&repo)?;
     let mut out = Output::new();
-    if args.git_branch.is_some() {
+    if args.git_branch.is_some() || authors.git_notes {
         return branch(source, &request, args.json, &mut out);
     }
     let mut into = Into::new(args.output.as_deref())?;
@@ -99,18 +131,26 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
             }
             Rows::Bytes(row) => {
                 let bytes = unhex(&row.hex).ok_or_else(|| anyhow!("the daemon sent something that is no patch"))?;
+                if authors.agent_trace && !into.has_any() {
+                    into.begin_one("agent-trace.jsonl")?;
+                }
                 match &mut into {
                     Into::Out { .. } => out.raw(&bytes)?,
                     other => other.write(&bytes)?,
                 }
             }
-            Rows::Branch(_) => {}
+            Rows::Branch(_) | Rows::Notes(_) => {}
         }
         Ok(())
     })?;
     out.flush()?;
     if !into.has_any() {
-        eprintln!("regentfs: note: nothing changed there that git would store: there is no patch");
+        let what = if authors.agent_trace {
+            "is new there and somebody's: there is no record"
+        } else {
+            "changed there that git would store: there is no patch"
+        };
+        eprintln!("regentfs: note: nothing {what}");
     }
     Ok(())
 }
@@ -159,6 +199,11 @@ impl Into {
         Ok(None)
     }
 
+    /// The one thing that there is begins; in a directory it gets this name.
+    fn begin_one(&mut self, name: &str) -> Result<()> {
+        self.begin(&ExportRow { file: Some(name.to_owned()), ..ExportRow::default() }).map(drop)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match self {
             Into::File { path, file: Some(file) } | Into::Dir { path, file: Some(file) } => {
@@ -179,6 +224,15 @@ pub fn branch(source: Source, request: &Request, json: bool, out: &mut Output) -
         match row {
             Rows::Branch(row) if json => out.json(&row)?,
             Rows::Export(row) if json => out.json(&row)?,
+            Rows::Notes(row) if json => out.json(&row)?,
+            Rows::Notes(row) => {
+                let kept = if row.kept > 0 {
+                    format!("; {} had one already", count(row.kept, "commit"))
+                } else {
+                    String::new()
+                };
+                out.line(&format!("{} in {}{kept}", count(row.added, "new note"), row.notes))?;
+            }
             Rows::Branch(row) => {
                 let after = row.parent.as_deref().map(|p| format!(", after {}", short(p))).unwrap_or_default();
                 let commits = count(row.commits, "commit");

@@ -7,11 +7,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use super::protocol::{Bring, BytesRow, Done, Export, Failure, ProgressRow, Row};
+use super::steps::links;
 use super::time::{Mover, Sink, place};
 use crate::clock;
-use crate::export::{Branch, Error, Exporter, Made, Range};
-use crate::timeline::names::Place;
-use crate::timeline::rows::{BranchRow, ExportRow, KnownRow};
+use crate::export::{Authors, Branch, Error, Exporter, Made, NOTES, Noted, Range};
+use crate::query::steps::Steps;
+use crate::timeline::names::{Names, Place};
+use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, NotesRow};
 use crate::types::{hex, unhex};
 
 /// Bytes of a patch in one row.
@@ -20,7 +22,7 @@ const PIECE: usize = 64 << 10;
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let exit = match error {
-            Error::BadName(_) | Error::NotInPast { .. } => 2,
+            Error::BadName(_) | Error::NotInPast { .. } | Error::NoBranch(_) | Error::NotExported(_) => 2,
             _ => 1,
         };
         Failure { message: error.to_string(), exit }
@@ -43,6 +45,14 @@ impl Mover<'_> {
             let (at, notes) = self.selected_for_export(&export.chosen)?;
             (selected, remarks) = (Some(Place::At(at)), notes);
         }
+        let steps = Steps::load(overlay.store())?;
+        let links = links(overlay, &steps)?;
+        let authors = Authors::new(overlay, steps, links)?;
+        let exporter =
+            Exporter { authors: Some(&authors), co_authors: export.co_authors, all: export.all, ..self.exporter() };
+        if let Some(branch) = &export.exported {
+            return exported(&exporter, branch, export, sink);
+        }
         let side = |text: &Option<String>, otherwise: &str| place(overlay, text.as_deref().unwrap_or(otherwise));
         let ((from, names), (to, _)) = (side(&export.from, "base")?, side(&export.to, "now")?);
         let (to, single) = selected.map_or((to, export.single), |selected| (selected, true));
@@ -55,8 +65,12 @@ impl Mover<'_> {
             let row = ProgressRow { what: "exporting".to_owned(), done, total, bytes: 0 };
             let _ = (sink.borrow_mut())(Row::Progress(row));
         };
-        let (now, cancelled, gained) = (clock::now(), self.cancelled, self.gained);
-        let exporter = Exporter { machine: self.machine, all: export.all, now, progress: &progress, cancelled, gained };
+        let exporter = Exporter { progress: &progress, ..exporter };
+        if export.agent_trace {
+            let (record, notes) = exporter.trace(&range)?;
+            bytes(record, &mut **sink.borrow_mut());
+            return Ok(Done { notes, ..Done::default() });
+        }
         let Some(branch) = &export.branch else {
             let (patches, notes) = exporter.patches(&range)?;
             'all: for patch in patches {
@@ -73,15 +87,27 @@ impl Mover<'_> {
             remarks.extend(notes);
             return Ok(Done { notes: remarks, ..Done::default() });
         };
-        let branch_made = exporter.branch(branch, &range)?;
+        let branch_made = exporter.branch(branch, &range, export.git_notes)?;
         let mut done = made(branch, branch_made, &mut **sink.borrow_mut());
         done.notes.extend(remarks);
         Ok(done)
     }
 
+    fn exporter(&self) -> Exporter<'_> {
+        Exporter {
+            machine: self.machine,
+            authors: None,
+            co_authors: false,
+            all: false,
+            now: clock::now(),
+            progress: &|_, _| {},
+            cancelled: self.cancelled,
+            gained: self.gained,
+        }
+    }
+
     pub(super) fn bring(&self, bring: &Bring, sink: Sink<'_>) -> Result<Done, Failure> {
-        let (now, cancelled, gained) = (clock::now(), self.cancelled, self.gained);
-        let exporter = Exporter { machine: self.machine, all: false, now, progress: &|_, _| {}, cancelled, gained };
+        let exporter = self.exporter();
         let Some(tip) = &bring.tip else {
             let _ = sink(Row::Known(KnownRow { objects: exporter.known(&bring.branch)? }));
             return Ok(Done::default());
@@ -93,7 +119,36 @@ impl Mover<'_> {
     }
 }
 
-/// First the branch, then its commits.
+/// Who wrote the lines of a branch that is there already.
+fn exported(exporter: &Exporter<'_>, branch: &str, export: &Export, sink: Sink<'_>) -> Result<Done, Failure> {
+    let names = Names::of(exporter.machine.overlay())?;
+    if export.agent_trace {
+        let (records, notes) = exporter.traces(branch, &names)?;
+        bytes(records, sink);
+        return Ok(Done { notes, ..Done::default() });
+    }
+    let (noted, notes) = exporter.annotate(branch, &names)?;
+    let _ = sink(noted_row(noted));
+    Ok(Done { notes, ..Done::default() })
+}
+
+fn noted_row(noted: Noted) -> Row {
+    Row::Notes(NotesRow { notes: NOTES.to_owned(), tip: noted.tip, added: noted.added, kept: noted.kept })
+}
+
+/// Each record in a line.
+fn bytes(records: impl IntoIterator<Item = serde_json::Value>, sink: Sink<'_>) {
+    for record in records {
+        let line = format!("{record}\n");
+        for piece in line.as_bytes().chunks(PIECE) {
+            if sink(Row::Bytes(BytesRow { hex: hex(piece) })).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+/// First the branch, then its commits, then what became of notes.
 fn made(name: &str, branch: Branch, sink: Sink<'_>) -> Done {
     let commits = branch.commits.len() as u64;
     let first = BranchRow { branch: name.to_owned(), tip: branch.tip, parent: branch.parent, commits };
@@ -103,6 +158,9 @@ fn made(name: &str, branch: Branch, sink: Sink<'_>) -> Done {
             break;
         }
         flow = sink(row(commit, None));
+    }
+    if let Some(noted) = branch.noted.filter(|_| flow == ControlFlow::Continue(())) {
+        let _ = sink(noted_row(noted));
     }
     Done { notes: branch.notes, ..Done::default() }
 }

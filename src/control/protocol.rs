@@ -21,7 +21,9 @@ use crate::query::{
     StepRow, StoryRow, WatchFilter, WatchRow,
 };
 use crate::store::{Store, StoreError, history};
-use crate::timeline::rows::{BranchRow, ExportRow, GcRow, KnownRow, MovedRow, PathRow, SnapshotRow, TimelineRow};
+use crate::timeline::rows::{
+    BranchRow, ExportRow, GcRow, KnownRow, MovedRow, NotesRow, PathRow, SnapshotRow, TimelineRow,
+};
 use crate::timeline::{limits, spec};
 use crate::types::Seq;
 
@@ -311,6 +313,7 @@ pub enum Row {
     Export(ExportRow),
     Branch(BranchRow),
     Known(KnownRow),
+    Notes(NotesRow),
     Timeline(TimelineRow),
     Mount(MountRow),
     Gc(GcRow),
@@ -334,7 +337,7 @@ macro_rules! rows {
 
 rows! {
     Status(StatusRow) Diff(DiffRow) Ps(PsRow) Event(EventRow) Read(ReadRow) Snapshot(SnapshotRow) Moved(MovedRow) Path(PathRow)
-    Session(SessionRow) Step(StepRow) Blame(BlameRow) Story(StoryRow) Watch(WatchRow) Candidate(CandidateRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
+    Session(SessionRow) Step(StepRow) Blame(BlameRow) Story(StoryRow) Watch(WatchRow) Candidate(CandidateRow) Bytes(BytesRow) Export(ExportRow) Branch(BranchRow) Known(KnownRow) Notes(NotesRow) Timeline(TimelineRow) Mount(MountRow) Gc(GcRow)
 }
 
 /// Answers a request that changes nothing. The caller has made the record complete before ([`Request::Flush`]).

@@ -119,6 +119,14 @@ pub struct Export {
     pub chosen: Chosen,
     /// As commits on a new branch of this name; otherwise as patches.
     pub branch: Option<String>,
+    /// Agents are named as co-authors of commits.
+    pub co_authors: bool,
+    /// Who wrote the lines, as git's notes: of the commits of the new branch, or of those of the exported one.
+    pub git_notes: bool,
+    /// Who wrote the lines, as records of Agent Trace: of the commits of the exported branch, or one of the range.
+    pub agent_trace: bool,
+    /// A branch that was exported before.
+    pub exported: Option<String>,
 }
 
 /// Commits from elsewhere.

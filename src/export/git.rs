@@ -257,8 +257,32 @@ impl Base {
     }
 
     fn git_path(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/.git/{name}", self.root.as_raw_fd()))
+        git_path(&self.root, name)
     }
+
+    /// What a reference is when this is asked, now or later; `None` if there is none.
+    ///
+    /// # Errors
+    /// When the repository cannot be held.
+    pub fn asking_for(&self, name: &str) -> Result<impl Fn() -> Option<String> + use<>> {
+        let root = self.root.try_clone().map_err(Error::io("open", "the repository"))?;
+        let name = name.to_owned();
+        Ok(move || match fs::read_to_string(git_path(&root, &name)) {
+            Ok(text) => Some(text.trim_end().to_owned()),
+            // git leaves empty directories where references were.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
+                let packed = fs::read_to_string(git_path(&root, "packed-refs")).unwrap_or_default();
+                let mut lines = packed.lines().filter_map(|line| line.split_once(' '));
+                lines.find(|(_, packed)| *packed == name).map(|(id, _)| id.to_owned())
+            }
+            // Something else than it was, whatever it was.
+            Err(_) => Some(String::new()),
+        })
+    }
+}
+
+fn git_path(root: &OwnedFd, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/.git/{name}", root.as_raw_fd()))
 }
 
 pub(super) fn link(to: &Path, at: &Path) -> Result<()> {

@@ -3,31 +3,44 @@
 //! git itself makes objects and patches, in a directory in the store (`git.rs`); what it is given are files of a state (`stage.rs`). The repository gets
 //! a pack and a reference, and only through `apply/`; nothing else of it is written, and no hook runs.
 
+mod annotate;
+mod authors;
 mod chain;
 mod git;
 mod index;
+mod lines;
 mod mount;
+mod notes;
+mod place;
 mod stage;
+mod trace;
+mod trailers;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path as FsPath, PathBuf};
 
-use crate::apply::{self, Addition, Root};
+use crate::apply;
+use crate::blame::BlameError;
 use crate::diff::{self, DiffError};
 use crate::overlay::Overlay;
 use crate::overlay::view::View;
+use crate::query::QueryError;
 use crate::store::StoreError;
 use crate::timeline::{Machine, TimeError};
 use crate::types::{Errno, Path, Time};
 
+use annotate::Worked;
 use git::{Base, Commit, Repo, Scratch};
+use place::Reference;
 use stage::Stage;
 
+pub use annotate::Noted;
+pub use authors::Authors;
 pub use chain::{Chain, Range};
 pub use git::PREFIX;
 pub use mount::Mounted;
+pub use notes::REFERENCE as NOTES;
 
 /// Why there is no export. Then the repository is as it was, but perhaps for a pack that nothing refers to.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +67,12 @@ pub enum Error {
     Taken(String),
     #[error("the repository has a branch {other}, beside which there cannot be one called {name}: give another name")]
     Beside { name: String, other: String },
+    #[error("the repository has no branch {0}: `regentfs export --git-branch` makes one")]
+    NoBranch(String),
+    #[error("no commit of branch {0} says that it is a snapshot which this store has")]
+    NotExported(String),
+    #[error("the repository has a reference {0}, beside which there can be no notes in refs/notes/ai")]
+    BesideNotes(String),
     #[error("another git process holds {0} in the repository; if there is none, remove that file")]
     Held(Path),
     #[error("nothing changed there that git would store")]
@@ -72,6 +91,10 @@ pub enum Error {
     Diff(#[from] DiffError),
     #[error(transparent)]
     Time(#[from] TimeError),
+    #[error(transparent)]
+    Blame(#[from] BlameError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
     #[error(transparent)]
     Apply(apply::Error),
 }
@@ -118,6 +141,8 @@ struct Commits {
     before: usize,
     tip: Option<String>,
     notes: Vec<String>,
+    /// Of those that are a state of history.
+    worked: Vec<Worked>,
 }
 
 /// A branch that was made.
@@ -127,6 +152,8 @@ pub struct Branch {
     pub parent: Option<String>,
     pub tip: String,
     pub commits: Vec<Made>,
+    /// What became of git's notes, if they were asked for.
+    pub noted: Option<Noted>,
     /// For people.
     pub notes: Vec<String>,
 }
@@ -134,6 +161,10 @@ pub struct Branch {
 /// What is exported, and from what.
 pub struct Exporter<'m> {
     pub machine: &'m Machine,
+    /// Who did what; `None` where that is not told.
+    pub authors: Option<&'m Authors>,
+    /// Commits name agents as their co-authors.
+    pub co_authors: bool,
     /// Also files that git would ignore.
     pub all: bool,
     pub now: Time,
@@ -173,16 +204,9 @@ impl Exporter<'_> {
             other => other?,
         };
         let repo = Repo::new(scratch.path(), base.as_ref())?;
-        let mut stage = Stage::new(&repo, base.as_ref(), self.all)?;
-        stage.empty()?;
-        // Patches need no more than the files that are in them.
-        let mut touched = BTreeSet::new();
-        for (before, after, _) in chain.pairs(overlay) {
-            touched.extend(diff::plain(&before, &after)?.0.into_iter().map(|change| change.path));
-        }
-        stage.take_paths(&View::new(overlay, chain.start.clone()), &touched)?;
+        let stage = self.stage_touched(&repo, base.as_ref(), &chain)?;
         let author = base.as_ref().map(|b| b.author.clone()).unwrap_or_default();
-        let seed = self.commit(&repo, &stage, None, &author, (&chain.start_name, None, chain.start_time))?;
+        let seed = self.commit(&repo, &stage, None, &author, (&chain.start_name, None, chain.start_time), &[])?;
         let commits = self.commits(&repo, stage, &chain, &author, vec![seed])?;
         let (Some(seed), Some(tip)) = (commits.list.first(), &commits.tip) else { return Err(Error::Nothing) };
         let dir = scratch.join("patches");
@@ -206,6 +230,19 @@ impl Exporter<'_> {
         Ok((patches, commits.notes))
     }
 
+    /// The start of a chain with no more than the files that are changed in it.
+    fn stage_touched<'r>(&self, repo: &'r Repo, base: Option<&Base>, chain: &Chain) -> Result<Stage<'r>> {
+        let overlay = self.overlay();
+        let mut stage = Stage::new(repo, base, self.all)?;
+        stage.empty()?;
+        let mut touched = BTreeSet::new();
+        for (before, after, _) in chain.pairs(overlay) {
+            touched.extend(diff::plain(&before, &after)?.0.into_iter().map(|change| change.path));
+        }
+        stage.take_paths(&View::new(overlay, chain.start.clone()), &touched)?;
+        Ok(stage)
+    }
+
     /// Commits what the index is; second the snapshot, third its time.
     fn commit(
         &self,
@@ -214,11 +251,9 @@ impl Exporter<'_> {
         parent: Option<&str>,
         author: &git::Author,
         (subject, snapshot, time): (&str, Option<&str>, Time),
+        steps: &[trailers::Told],
     ) -> Result<Made> {
-        let message = match snapshot {
-            Some(id) => format!("{subject}\n\nRegentfs-Snapshot: {id}\n"),
-            None => format!("{subject}\n"),
-        };
+        let message = trailers::message(subject, snapshot, steps, self.co_authors);
         let commit = repo.commit(&stage.tree()?, parent, &Commit { author, seconds: time.secs, message })?;
         Ok(Made { commit, snapshot: snapshot.map(str::to_owned), subject: subject.to_owned() })
     }
@@ -233,7 +268,7 @@ impl Exporter<'_> {
         list: Vec<Made>,
     ) -> Result<Commits> {
         let tip = list.last().map(|m| m.commit.clone());
-        let mut commits = Commits { before: list.len(), list, tip, notes: Vec::new() };
+        let mut commits = Commits { before: list.len(), list, tip, notes: Vec::new(), worked: Vec::new() };
         let pairs = chain.pairs(self.overlay());
         let total = pairs.len() as u64;
         let mut tree = stage.tree()?;
@@ -244,7 +279,11 @@ impl Exporter<'_> {
             let next = stage.tree()?;
             if next != tree {
                 let name = (link.subject.as_str(), link.snapshot.as_deref(), link.time);
-                let made = self.commit(repo, &stage, commits.tip.as_deref(), author, name)?;
+                let mut worked = self.worked((before, after), lines::deltas(repo, &tree, &next)?)?;
+                let told = self.told(&worked.steps);
+                let made = self.commit(repo, &stage, commits.tip.as_deref(), author, name, &told)?;
+                worked.commit.clone_from(&made.commit);
+                commits.worked.push(worked);
                 commits.tip = Some(made.commit.clone());
                 commits.list.push(made);
                 tree = next;
@@ -281,11 +320,11 @@ impl Exporter<'_> {
         Ok((base, repo))
     }
 
-    /// Commits of the states of a range, on a new branch of the repository on disk.
+    /// Commits of the states of a range, on a new branch of the repository on disk; and notes that say who wrote their lines, if `noting`.
     ///
     /// # Errors
     /// [`Error::Nothing`] when nothing changed that git would store; [`Error::Taken`]; what git, log and base say.
-    pub fn branch(&self, name: &str, range: &Range<'_>) -> Result<Branch> {
+    pub fn branch(&self, name: &str, range: &Range<'_>, noting: bool) -> Result<Branch> {
         let overlay = self.overlay();
         let chain = Chain::new(overlay, range, self.now)?;
         let scratch = self.scratch()?;
@@ -307,15 +346,14 @@ impl Exporter<'_> {
                 false => format!("the state at {}", chain.start_name),
             };
             let name = (subject.as_str(), None, chain.start_time);
-            list.push(self.commit(&repo, &stage, base.head.as_deref(), &base.author, name)?);
+            list.push(self.commit(&repo, &stage, base.head.as_deref(), &base.author, name, &[])?);
         }
-        let mut commits = Commits { tip: base.head.clone(), before: 0, list: Vec::new(), notes: Vec::new() };
+        let mut commits;
         if list.is_empty() {
             // The first commit follows HEAD.
             let head = base.head.iter().map(|head| Made { commit: head.clone(), ..Made::default() }).collect();
-            let made = self.commits(&repo, stage, &chain, &base.author, head)?;
-            commits.list = made.list.into_iter().skip(made.before).collect();
-            (commits.tip, commits.notes) = (made.tip, made.notes);
+            commits = self.commits(&repo, stage, &chain, &base.author, head)?;
+            commits.list.drain(..std::mem::take(&mut commits.before));
         } else {
             commits = self.commits(&repo, stage, &chain, &base.author, list)?;
         }
@@ -324,11 +362,19 @@ impl Exporter<'_> {
         if let Some(head) = &base.head {
             wanted.push_str(&format!("^{head}\n"));
         }
-        let into = scratch.join("repo.git/objects/pack/pack").display().to_string();
-        repo.git("pack the commits", &["pack-objects", "-q", "--revs", &into], wanted.as_bytes())?;
+        let mut references = Vec::new();
+        let mut noted = None;
+        if noting {
+            let (made, reference) = self.note(&base, &repo, &commits.worked, &mut commits.notes)?;
+            noted = Some(made);
+            references.extend(reference);
+        }
+        // Notes first: should they be refused, there is no branch either.
+        references.push(Reference::new_branch(name, &tip));
+        self.pack(&scratch, &repo, wanted, &references)?;
         self.still_wanted()?;
-        self.place(&repo, name, &tip)?;
-        Ok(Branch { parent: base.head, tip, commits: commits.list, notes: commits.notes })
+        self.place(&repo, &references, &base)?;
+        Ok(Branch { parent: base.head, tip, commits: commits.list, noted, notes: commits.notes })
     }
 
     /// What a branch of commits from the mount would begin at: the names of all objects that references of the repository on disk name.
@@ -380,45 +426,11 @@ impl Exporter<'_> {
             return Err(Error::Nothing);
         }
         self.still_wanted()?;
-        self.place(&repo, name, tip)?;
-        Ok(Branch { parent: base.head, tip: tip.to_owned(), commits, notes: Vec::new() })
+        self.place(&repo, &[Reference::new_branch(name, tip)], &base)?;
+        Ok(Branch { parent: base.head, tip: tip.to_owned(), commits, ..Branch::default() })
     }
 
     fn still_wanted(&self) -> Result<()> {
         if (self.cancelled)() { Err(Error::Apply(apply::Error::Cancelled)) } else { Ok(()) }
-    }
-
-    /// Puts the packs of `repo` and a reference into the repository on disk.
-    fn place(&self, repo: &Repo, name: &str, tip: &str) -> Result<()> {
-        let mut files = Vec::new();
-        for pack in repo.packs()? {
-            // First the pack: git looks for packs by their indexes.
-            for ending in ["pack", "idx"] {
-                let from = pack.with_extension(ending);
-                let Some(file) = from.file_name().and_then(|n| n.to_str()) else { continue };
-                let content = File::open(&from).map_err(Error::io("open", &from))?;
-                files.push(Addition {
-                    path: Path::new(format!(".git/objects/pack/{file}").as_bytes()),
-                    // git itself removes these when they are old.
-                    temporary: format!("tmp_{ending}_regentfs").into_bytes().into(),
-                    content: Box::new(content),
-                    perm: 0o444,
-                    may_be_there: true,
-                });
-            }
-        }
-        let last = name.rsplit('/').next().unwrap_or(name);
-        files.push(Addition {
-            path: Path::new(format!(".git/refs/heads/{name}").as_bytes()),
-            // The name by which git locks a reference.
-            temporary: format!("{last}.lock").into_bytes().into(),
-            content: Box::new(std::io::Cursor::new(format!("{tip}\n").into_bytes())) as Box<dyn Read>,
-            perm: 0o644,
-            may_be_there: false,
-        });
-        let root = self.overlay().base().descriptor().map_err(|e| Error::io("open", "the repository")(e.into()))?;
-        let new = self.machine.base_gains(|| apply::add(&Root::new(root), files).map_err(Error::from))?;
-        (self.gained)(&new);
-        Ok(())
     }
 }

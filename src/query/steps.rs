@@ -15,7 +15,7 @@ use super::events::each_event;
 use super::who::{Kind, Who};
 use super::{changes, sees};
 use crate::store::Store;
-use crate::types::{ActorId, Epoch, Event, Ino, Op, Path, Seq, Time};
+use crate::types::{ActorId, Epoch, Event, Ino, Note, Op, Path, Seq, Time};
 
 /// What a step is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -246,6 +246,19 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// Takes in a change that was made.
+    pub fn add(&mut self, note: &Note) {
+        self.inodes.insert(note.ino);
+        match (&note.path2, note.op) {
+            (Some(to), Op::Rename) => {
+                // Whether it is a directory the record does not say; of a file nothing is below.
+                self.below.extend([note.path.clone(), to.clone()]);
+            }
+            (Some(to), Op::Link) => self.paths.extend([to.clone()]),
+            _ => self.paths.extend([note.path.clone()]),
+        }
+    }
+
     /// Whether a file that is or was at this path, and is or was one of these, is part of it.
     pub fn has(&self, path: &Path, inodes: &[Ino]) -> bool {
         inodes.iter().any(|ino| self.inodes.contains(ino))
@@ -257,18 +270,6 @@ impl Piece {
 impl Piece {
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.below.is_empty() && self.inodes.is_empty()
-    }
-
-    /// Adds what an event changed.
-    pub fn add(&mut self, event: &Event) {
-        let note = &event.note;
-        self.inodes.insert(note.ino);
-        match (&note.path2, note.op) {
-            // Whether it is a directory the record does not say; of a file nothing is below.
-            (Some(to), Op::Rename) => self.below.extend([note.path.clone(), to.clone()]),
-            (Some(to), Op::Link) => self.paths.extend([to.clone()]),
-            _ => self.paths.extend([note.path.clone()]),
-        }
     }
 
     /// Whether both are about some file, or one about what is below a directory of the other.
@@ -318,7 +319,7 @@ pub fn pieces(
     let Some((from, _)) = from else { return Ok(found) };
     each_change(store, steps, from, &mut |event, writer| {
         if writer.is_some_and(|(id, session)| wanted(id, session)) {
-            found.entry(event.epoch).or_default().add(event);
+            found.entry(event.epoch).or_default().add(&event.note);
         }
     })?;
     Ok(found)

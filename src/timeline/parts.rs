@@ -84,11 +84,11 @@ pub fn chosen(
         }
         let at = homes.get(&epoch).map(|&timeline| At { timeline, epoch });
         match (at, choice.has(writer)) {
-            (Some(at), true) if is_past(&at) => wanted.entry(epoch).or_insert((at, Piece::default())).1.add(event),
+            (Some(at), true) if is_past(&at) => wanted.entry(epoch).or_insert((at, Piece::default())).1.add(&event.note),
             (Some(_), true) => found.elsewhere |= writer.is_some(),
             (Some(_), false) => {}
             (None, true) => found.collected = true,
-            (None, false) => lost.entry(epoch).or_default().add(event),
+            (None, false) => lost.entry(epoch).or_default().add(&event.note),
         }
     })?;
     // What was collected is a part of the next state that is still there, as far as it can be seen.

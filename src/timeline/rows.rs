@@ -129,6 +129,19 @@ pub struct BranchRow {
     pub commits: u64,
 }
 
+/// What became of the notes that say who wrote the lines of commits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotesRow {
+    /// `refs/notes/ai`.
+    pub notes: String,
+    /// Its newest commit; null if there are no notes at all.
+    pub tip: Option<String>,
+    /// Commits that have a new one.
+    pub added: u64,
+    /// Commits that had one already, which stays.
+    pub kept: u64,
+}
+
 /// What the repository on disk has: names of objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownRow {
