@@ -2,31 +2,132 @@
 
 use std::ops::Range;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::merge::lines::{hunks, split};
+use crate::merge::lines::{Hunk, hunks, split};
 
 /// Lines that were moved keep their marks if they have so many letters and digits together; fewer are likely to be there by chance. As git's `-M`.
 const MOVED: usize = 20;
 
-/// A mark for each line of `new`: that of the line of `old` which it is, or was moved from; `None` for a new line. `marks` are those of `old`.
-pub fn carry(old: &[u8], marks: &[u32], new: &[u8]) -> Vec<Option<u32>> {
-    let head = whole_lines(alike(old, new), old, new);
-    let (old_rest, new_rest) = (old.get(head..).unwrap_or_default(), new.get(head..).unwrap_or_default());
-    let same = alike_at_the_end(old_rest, new_rest);
-    // Behind the end of a line in both, or at the beginning of what is left of it.
-    let tail = tail_lines(same, old_rest, new_rest);
-    let old_mid = old_rest.get(..old_rest.len() - tail).unwrap_or_default();
-    let new_mid = new_rest.get(..new_rest.len() - tail).unwrap_or_default();
+/// Lines of both texts that are looked at for the place from which on they are alike again.
+const WINDOW: usize = 48;
+/// They are alike again where so many lines in a row are the same, with so many bytes, or all that is left.
+const ANCHOR: usize = 6;
+const ANCHOR_BYTES: usize = 48;
 
-    let at = lines(old.get(..head).unwrap_or_default());
-    let mut out: Vec<Option<u32>> = marks.iter().take(at).map(|mark| Some(*mark)).collect();
-    if !(old_mid.is_empty() && new_mid.is_empty()) {
-        middle(old_mid, marks.get(at..).unwrap_or_default(), new_mid, &mut out);
+/// A mark for each line of `new`: that of the line of `old` which it is, or was moved from; `None` for a new line. `marks` are those of `old`.
+///
+/// Texts are compared as `git diff` does it, but for this: where two long ones differ in a few places, each of these is looked at by itself.
+pub fn carry(old: &[u8], marks: &[u32], new: &[u8]) -> Vec<Option<u32>> {
+    let mut work = Work { marks, out: Vec::with_capacity(marks.len()), at: 0, gone: Vec::new(), came: Vec::new() };
+    let (mut old, mut new) = (old, new);
+    loop {
+        let head = whole_lines(alike(old, new), old, new);
+        work.keep(lines(old.get(..head).unwrap_or_default()));
+        (old, new) = (old.get(head..).unwrap_or_default(), new.get(head..).unwrap_or_default());
+        if old.is_empty() && new.is_empty() {
+            break;
+        }
+        let Some((from, to)) = alike_again(old, new) else {
+            // Behind the end of a line in both, or at the beginning of what is left of it.
+            let tail = tail_lines(alike_at_the_end(old, new), old, new);
+            let (old_mid, kept) = old.split_at(old.len() - tail);
+            work.differ(old_mid, new.get(..new.len() - tail).unwrap_or_default());
+            work.keep(lines(kept));
+            break;
+        };
+        let ((old_mid, old_rest), (new_mid, new_rest)) = (old.split_at(from), new.split_at(to));
+        work.differ(old_mid, new_mid);
+        (old, new) = (old_rest, new_rest);
     }
-    let kept = lines(old_rest.get(old_rest.len() - tail..).unwrap_or_default());
-    out.extend(marks.get(marks.len().saturating_sub(kept)..).unwrap_or_default().iter().map(|mark| Some(*mark)));
-    out
+    work.end()
+}
+
+/// Where two texts that begin differently go on alike, if that is not far: the bytes before it of both.
+fn alike_again(old: &[u8], new: &[u8]) -> Option<(usize, usize)> {
+    let few = |text| split(text).take(WINDOW + ANCHOR).collect::<Vec<&[u8]>>();
+    let (a, b) = (few(old), few(new));
+    let ends = |lines: &[&[u8]], text: &[u8]| lines.iter().map(|line| line.len()).sum::<usize>() == text.len();
+    let (a_ends, b_ends) = (ends(&a, old), ends(&b, new));
+    let is_anchor = |from: usize, to: usize| {
+        let (x, y) = (a.get(from..).unwrap_or_default(), b.get(to..).unwrap_or_default());
+        let same = x.iter().zip(y).take(ANCHOR).take_while(|(x, y)| x == y).count();
+        let bytes: usize = x.iter().take(same).map(|line| line.len()).sum();
+        let all = same == x.len() && same == y.len() && a_ends && b_ends;
+        all || (same == ANCHOR && bytes >= ANCHOR_BYTES)
+    };
+    for both in 1..2 * WINDOW {
+        for from in both.saturating_sub(WINDOW)..=both.min(WINDOW) {
+            let to = both - from;
+            if from <= a.len() && to <= b.len() && is_anchor(from, to) {
+                let bytes = |lines: &[&[u8]], n: usize| lines.iter().take(n).map(|line| line.len()).sum();
+                return Some((bytes(&a, from), bytes(&b, to)));
+            }
+        }
+    }
+    None
+}
+
+/// Lines that follow one another, and where the first one is.
+struct Run<'t> {
+    start: usize,
+    lines: Vec<&'t [u8]>,
+}
+
+struct Work<'t, 'm> {
+    marks: &'m [u32],
+    out: Vec<Option<u32>>,
+    /// How many lines of the old text are done.
+    at: usize,
+    gone: Vec<Run<'t>>,
+    came: Vec<Run<'t>>,
+}
+
+impl<'t> Work<'t, '_> {
+    /// The next lines are the same in both.
+    fn keep(&mut self, count: usize) {
+        let marks = self.marks.get(self.at..self.at + count).unwrap_or_default();
+        self.out.extend(marks.iter().map(|mark| Some(*mark)));
+        self.at += count;
+    }
+
+    /// The next lines differ.
+    fn differ(&mut self, old: &'t [u8], new: &'t [u8]) {
+        let (old_lines, new_lines): (Vec<&[u8]>, Vec<&[u8]>) = (split(old).collect(), split(new).collect());
+        let (mut from, mut to) = (0, 0);
+        let (first_old, first_new) = (self.at, self.out.len());
+        let hunks = if old.is_empty() || new.is_empty() { Vec::new() } else { hunks(old, new) };
+        let whole = [Hunk { before: 0..old_lines.len() as u32, after: 0..new_lines.len() as u32 }];
+        let hunks = if old.is_empty() || new.is_empty() { &whole[..] } else { &hunks };
+        for hunk in hunks {
+            let range = |range: &Range<u32>| range.start as usize..range.end as usize;
+            let (before, after) = (range(&hunk.before), range(&hunk.after));
+            self.keep(before.start - from);
+            self.at += before.len();
+            self.out.extend(after.clone().map(|_| None));
+            (from, to) = (before.end, after.end);
+            let run = |start, lines: Option<&[&'t [u8]]>| Run { start, lines: lines.unwrap_or_default().to_vec() };
+            if !before.is_empty() {
+                self.gone.push(run(first_old + before.start, old_lines.get(before)));
+            }
+            if !after.is_empty() {
+                self.came.push(run(first_new + after.start, new_lines.get(after)));
+            }
+        }
+        debug_assert_eq!(old_lines.len() - from, new_lines.len() - to);
+        self.keep(old_lines.len() - from);
+    }
+
+    fn end(mut self) -> Vec<Option<u32>> {
+        for (to, from, len) in moved(&self.gone, &self.came) {
+            for n in 0..len {
+                if let (Some(slot), Some(mark)) = (self.out.get_mut(to + n), self.marks.get(from + n)) {
+                    *slot = Some(*mark);
+                }
+            }
+        }
+        self.out
+    }
 }
 
 /// How many bytes both begin with.
@@ -48,7 +149,8 @@ fn alike_at_the_end(one: &[u8], other: &[u8]) -> usize {
 
 /// How many lines there are.
 pub fn lines(text: &[u8]) -> usize {
-    split(text).count()
+    // Counting one byte is what the processor does fastest.
+    text.iter().filter(|&&b| b == b'\n').count() + usize::from(text.last().is_some_and(|&b| b != b'\n'))
 }
 
 /// The first `same` bytes of both, cut back to the end of a line.
@@ -69,62 +171,37 @@ fn tail_lines(same: usize, old: &[u8], new: &[u8]) -> usize {
     part.iter().position(|&b| b == b'\n').map_or(0, |at| same - at - 1)
 }
 
-fn middle(old: &[u8], marks: &[u32], new: &[u8], out: &mut Vec<Option<u32>>) {
-    let (old_lines, new_lines): (Vec<&[u8]>, Vec<&[u8]>) = (split(old).collect(), split(new).collect());
-    let hunks = hunks(old, new);
-    let mut done = vec![None; new_lines.len()];
-    let (mut from, mut to) = (0, 0);
-    let same = |done: &mut Vec<Option<u32>>, from: usize, to: Range<usize>| {
-        for (slot, mark) in done.get_mut(to).unwrap_or_default().iter_mut().zip(marks.get(from..).unwrap_or_default()) {
-            *slot = Some(*mark);
-        }
-    };
-    for hunk in &hunks {
-        same(&mut done, from, to..hunk.after.start as usize);
-        (from, to) = (hunk.before.end as usize, hunk.after.end as usize);
-    }
-    same(&mut done, from, to..new_lines.len());
-    let range = |range: &Range<u32>| range.start as usize..range.end as usize;
-    let gone: Vec<Range<usize>> = hunks.iter().map(|hunk| range(&hunk.before)).filter(|r| !r.is_empty()).collect();
-    let came: Vec<Range<usize>> = hunks.iter().map(|hunk| range(&hunk.after)).filter(|r| !r.is_empty()).collect();
-    for (to, from, len) in moved(&old_lines, &gone, &new_lines, &came) {
-        same(&mut done, from, to..to + len);
-    }
-    out.extend(done);
-}
-
 /// Runs of lines that are gone at one place and came at another: where they are in the new text, where they were, how many. Each old line is used once.
-fn moved(old: &[&[u8]], gone: &[Range<usize>], new: &[&[u8]], came: &[Range<usize>]) -> Vec<(usize, usize, usize)> {
+fn moved(gone: &[Run<'_>], came: &[Run<'_>]) -> Vec<(usize, usize, usize)> {
     /// A line that is gone as often as this is no sign of anything.
     const COMMON: usize = 64;
     let mut by_line: FxHashMap<&[u8], Vec<(usize, usize)>> = FxHashMap::default();
-    for range in gone {
-        for at in range.clone() {
-            if let Some(line) = old.get(at) {
-                by_line.entry(line).or_default().push((at, range.end));
-            }
+    for (n, run) in gone.iter().enumerate() {
+        for (at, line) in run.lines.iter().enumerate() {
+            by_line.entry(line).or_default().push((n, at));
         }
     }
-    let mut used = vec![false; old.len()];
+    let mut used: FxHashSet<(usize, usize)> = FxHashSet::default();
     let mut found = Vec::new();
-    for range in came {
-        let mut at = range.start;
-        while at < range.end {
-            let starts = new.get(at).and_then(|line| by_line.get(line)).filter(|starts| starts.len() <= COMMON);
-            let mut best = (0, 0);
-            for &(from, end) in starts.into_iter().flatten() {
-                let most = (range.end - at).min(end - from);
-                let same = |i: &usize| old.get(from + i) == new.get(at + i) && used.get(from + i) == Some(&false);
-                let len = (0..most).take_while(same).count();
-                if len > best.1 {
-                    best = (from, len);
+    for run in came {
+        let mut at = 0;
+        while let Some(line) = run.lines.get(at) {
+            let starts = by_line.get(line).filter(|starts| starts.len() <= COMMON);
+            let mut best = (0, 0, 0);
+            for &(n, from) in starts.into_iter().flatten() {
+                let old = gone.get(n).and_then(|run| run.lines.get(from..)).unwrap_or_default();
+                let new = run.lines.get(at..).unwrap_or_default();
+                let same = |(i, (a, b)): &(usize, (&&[u8], &&[u8]))| a == b && !used.contains(&(n, from + i));
+                let len = old.iter().zip(new).enumerate().take_while(same).count();
+                if len > best.2 {
+                    best = (n, from, len);
                 }
             }
-            let (from, len) = best;
-            let letters = new.get(at..at + len).unwrap_or_default().iter().flat_map(|line| line.iter());
+            let (n, from, len) = best;
+            let letters = run.lines.get(at..at + len).unwrap_or_default().iter().flat_map(|line| line.iter());
             if letters.filter(|b| b.is_ascii_alphanumeric() || **b >= 128).take(MOVED).count() >= MOVED {
-                used.get_mut(from..from + len).unwrap_or_default().fill(true);
-                found.push((at, from, len));
+                used.extend((from..from + len).map(|at| (n, at)));
+                found.push((run.start + at, gone.get(n).map_or(0, |run| run.start) + from, len));
                 at += len;
             } else {
                 at += 1;
@@ -164,8 +241,8 @@ mod tests {
 
     #[test]
     fn what_moved_keeps_its_mark() {
-        let long = "fn one_that_is_long() {}\n";
-        let other = "fn other_that_is_long() {}\n";
+        let long = "fn one_that_is_long_enough() {}\n";
+        let other = "fn other_that_is_long_enough() {}\n";
         let old = format!("{long}{other}end\n");
         assert_eq!(marks(&old, &format!("{other}{long}end\n")), [Some(1), Some(0), Some(2)]);
         // Twice there, once before: one of them is new.
@@ -185,7 +262,8 @@ mod tests {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % n
         };
-        for _ in 0..2000 {
+        for round in 0..3000 {
+            // Some of them are long, with few differences.
             let mut text = |n: u64| -> String {
                 let lines = next(n);
                 let mut all: String = (0..lines).map(|_| format!("line with some letters {}\n", next(9))).collect();
@@ -194,7 +272,18 @@ mod tests {
                 }
                 all
             };
-            let (old, new) = (text(12), text(12));
+            let (old, mut new) = (text(if round % 3 == 0 { 200 } else { 12 }), text(12));
+            if round % 3 == 0 {
+                let mut lines: Vec<String> = old.split_inclusive('\n').map(str::to_owned).collect();
+                for _ in 0..next(4) {
+                    let at = next(lines.len() as u64 + 1) as usize;
+                    lines.splice(
+                        at..(at + next(3) as usize).min(lines.len()),
+                        (0..next(3)).map(|n| format!("new {n}\n")),
+                    );
+                }
+                new = lines.concat();
+            }
             let found = marks(&old, &new);
             let (old, new): (Vec<&[u8]>, Vec<&[u8]>) =
                 (split(old.as_bytes()).collect(), split(new.as_bytes()).collect());

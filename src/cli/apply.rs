@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap_complete::engine::ArgValueCompleter;
 
-use super::{Which, complete, diff, moved, repo};
+use super::{Which, chosen, complete, diff, moved, repo};
 use crate::control::protocol::{Apply, Request};
 
 /// Bring changes into the repository on disk; undoable. .git is never copied: commits come over with --as-branch
@@ -21,8 +21,10 @@ pub struct Args {
     /// Only what changed between two snapshots, merged into what the repository has
     #[arg(long, value_name = "FROM..TO", add = ArgValueCompleter::new(complete::range))]
     only: Option<String>,
+    #[command(flatten)]
+    steps: chosen::Steps,
     /// The commits of the mount's HEAD that the repository does not have, as a new branch of this name there; files are left alone
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "from", "only", "ours", "theirs", "dry_run"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "from", "only", "ours", "theirs", "dry_run", "session", "step", "by", "except"])]
     as_branch: Option<String>,
     /// Where the repository was changed meanwhile: overwrite it
     #[arg(long, conflicts_with = "theirs")]
@@ -55,6 +57,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         None => None,
     };
     let (ours, theirs, dry_run) = (args.ours, args.theirs, args.dry_run);
-    let request = Request::Apply(Apply { paths, from: args.from.clone(), only, dry_run, ours, theirs });
+    let (from, chosen) = (args.from.clone(), args.steps.chosen());
+    let request = Request::Apply(Apply { paths, from, only, chosen, dry_run, ours, theirs });
     moved::ask(&repo, &request, args.json)
 }

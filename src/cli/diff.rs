@@ -11,7 +11,7 @@ use super::exit::Usage;
 use super::output::{Output, Style, count};
 use super::repo::Repo;
 use super::source::{self, Source};
-use super::{Which, complete, repo};
+use super::{Which, chosen, complete, repo};
 use crate::control::protocol::Request;
 use crate::diff::{Detail, DiffFilter, DiffRow, quote};
 use crate::query::rows::bytes;
@@ -25,6 +25,8 @@ pub struct Args {
     which: Which,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    steps: chosen::Steps,
     /// [FROM [TO]] or FROM..TO, then the files and directories that are wanted. A word that is a point in time (base, now, an id, a label,
     /// @{10 minutes ago}) is taken as one; put -- before paths that could be mistaken [default: base now]
     #[arg(value_name = "FROM TO PATH", add = ArgValueCompleter::new(complete::point_or_path))]
@@ -63,10 +65,12 @@ impl How {
 
 pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let repo = repo::discover(args.which.repo.as_deref(), store)?;
-    let (sides, mut paths) = points(&args.words, &repo)?;
+    let chosen = args.steps.chosen();
+    let ((from, to), mut paths) = points(&args.words, &repo)?;
     paths.extend(args.paths.iter().cloned());
     let paths = paths.iter().map(|path| relative(path, &repo)).collect::<Result<_>>()?;
-    show(&mut Output::paged(), &repo, &args.how, sides, paths)
+    let filter = DiffFilter { paths, from, to, chosen, ..DiffFilter::default() };
+    show_filtered(&mut Output::paged(), &repo, &args.how, filter)
 }
 
 /// The older and the newer side of a comparison, as a user names them.

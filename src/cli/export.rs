@@ -10,7 +10,7 @@ use clap_complete::engine::ArgValueCompleter;
 
 use super::exit::Usage;
 use super::output::{Output, Style, count, printable};
-use super::{Which, complete, repo, source::Source};
+use super::{Which, chosen, complete, repo, source::Source};
 use crate::control::protocol::{BytesRow, Export, FromRow, Request, Row};
 use crate::timeline::rows::{BranchRow, ExportRow};
 use crate::timeline::spec;
@@ -25,6 +25,8 @@ pub struct Args {
     range: Option<String>,
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    steps: chosen::Steps,
     /// Patches as `git am` takes them
     #[arg(long)]
     patch: bool,
@@ -76,6 +78,7 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
         to: to.map(str::to_owned),
         all: args.all,
         single: args.single,
+        chosen: args.steps.chosen(),
         branch: args.git_branch.clone(),
     });
     let source = Source::of(&repo)?;

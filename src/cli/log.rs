@@ -8,6 +8,7 @@ use super::output::{Align, Output, Style, Table, ago};
 use super::ps::{ended, quoted};
 use super::{Which, agents, repo, source::Source};
 use crate::control::protocol::Request;
+use crate::diff::{Detail, DiffFilter, DiffRow};
 use crate::query::{LogFilter, StepRow};
 
 /// What was done, the newest first: commands with how each ended, and what agents and people changed by themselves
@@ -29,6 +30,12 @@ pub struct Args {
     /// Also what a session looked at by itself
     #[arg(long)]
     reads: bool,
+    /// With the files that each step changed
+    #[arg(long)]
+    stat: bool,
+    /// A lane for each session, to see who worked at once
+    #[arg(long)]
+    graph: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -82,13 +89,37 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
     let mut table = Table::new(&columns);
     let source = Source::of(&repo)?;
     let live = source.is_daemon();
-    let mut none = true;
+    let mut rows: Vec<StepRow> = Vec::new();
     source.ask(&Request::Log(filter), &mut |row: StepRow| {
-        none = false;
         if args.json {
             return Ok(out.json(&row)?);
         }
-        let what = what(&row);
+        rows.push(row);
+        Ok(())
+    })?;
+    if args.json {
+        return Ok(out.flush()?);
+    }
+    if rows.is_empty() {
+        eprintln!("no steps yet");
+    }
+    let mut lanes = Lanes::default();
+    let mut prompt: Option<(String, String)> = None;
+    for row in rows {
+        let own = row.prompt_id.clone().map(|id| (row.session.clone(), id));
+        // A step without one must not seem to belong to the prompt above it.
+        if own != prompt {
+            match &row.prompt {
+                Some(text) => table.heading(&format!("> {}", one_line(text)), Style::Cyan),
+                None => table.heading("> (no prompt is known)", Style::Dim),
+            }
+            prompt = own;
+        }
+        let what = match args.graph {
+            true => format!("{} {}", lanes.draw(&row.session), what(&row)),
+            false => what(&row),
+        };
+        let stat = if args.stat && row.snapshot.is_some() { stat(&repo, &row.step)? } else { Vec::new() };
         let (end, style) = ended(&row.started, row.ended.as_deref(), row.exit, row.signal, live);
         table.row(vec![
             (row.step.clone(), Style::Bold),
@@ -101,12 +132,54 @@ pub fn run(args: &Args, store: Option<&Path>) -> Result<()> {
             (row.snapshot.unwrap_or_default(), Style::Plain),
             (what, Style::Plain),
         ]);
-        Ok(())
-    })?;
-    if none && !args.json {
-        eprintln!("no steps yet");
-    } else if !args.json {
+        stat.iter().for_each(|line| table.heading(line, Style::Plain));
+    }
+    if !table.is_empty() {
         table.print(&mut out)?;
     }
     Ok(out.flush()?)
+}
+
+/// The files that a step changed, a line each.
+fn stat(repo: &repo::Repo, step: &str) -> Result<Vec<String>> {
+    let filter = DiffFilter { step: Some(step.to_owned()), detail: Detail::Counts, all: true, ..DiffFilter::default() };
+    let mut lines = Vec::new();
+    Source::of(repo)?.ask(&Request::Diff(filter), &mut |row: DiffRow| {
+        let counts = match row.binary {
+            Some(true) => "binary".to_owned(),
+            _ => format!("+{} -{}", row.added.unwrap_or(0), row.deleted.unwrap_or(0)),
+        };
+        lines.push(format!("      {} {} {counts}", row.status, row.path));
+        Ok(())
+    })?;
+    Ok(lines)
+}
+
+/// A lane for each session, in the order in which they were met.
+#[derive(Default)]
+struct Lanes {
+    sessions: Vec<String>,
+}
+
+impl Lanes {
+    fn draw(&mut self, session: &str) -> String {
+        let at = self.sessions.iter().position(|known| known == session).unwrap_or_else(|| {
+            self.sessions.push(session.to_owned());
+            self.sessions.len() - 1
+        });
+        let lane = |n: usize| if n == at { "*" } else { "|" };
+        (0..self.sessions.len()).map(lane).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_of_sessions() {
+        let mut lanes = Lanes::default();
+        let drawn: Vec<String> = ["s1", "s2", "s1", "s3"].into_iter().map(|s| lanes.draw(s)).collect();
+        assert_eq!(drawn, ["*", "| *", "* |", "| | *"]);
+    }
 }

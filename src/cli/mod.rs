@@ -9,6 +9,7 @@ pub mod bisect;
 pub mod blame;
 pub mod bring;
 pub mod child;
+pub mod chosen;
 pub mod complete;
 pub mod diff;
 pub mod discard;

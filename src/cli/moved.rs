@@ -64,6 +64,9 @@ pub fn ask(repo: &Repo, request: &Request, json: bool) -> Result<()> {
     match (conflicts, row.done, row.op.as_str()) {
         (0, ..) => Ok(()),
         (n, true, _) => bail!("{} left as it is", count(n, "path")),
+        (n, false, _) if paths.iter().any(|p| p.step.is_some() || p.builds_on.is_some()) => {
+            bail!("{}: nothing was done (select the steps as well that are built on)", count(n, "conflict"))
+        }
         (n, false, "apply") => bail!(
             "{}: nothing was done (--ours overwrites what the repository has there, --theirs leaves it)",
             count(n, "conflict")

@@ -157,8 +157,18 @@ impl Table {
         self.rows.push(cells.into_iter().map(|(text, style)| (printable(&text), style)).collect());
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// A line of its own between rows.
+    pub fn heading(&mut self, text: &str, style: Style) {
+        self.rows.push(vec![(printable(text), style)]);
+    }
+
     pub fn print(&self, out: &mut Output) -> io::Result<()> {
-        let cells = |at: usize| self.rows.iter().filter_map(move |row| row.get(at));
+        let is_heading = |row: &&Vec<(String, Style)>| row.len() == 1 && self.columns.len() > 1;
+        let cells = |at: usize| self.rows.iter().filter(move |row| !is_heading(row)).filter_map(move |row| row.get(at));
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|at| {
                 cells(at).map(|(text, _)| text.chars().count()).chain([self.columns[at].0.len()]).max().unwrap_or(0)
@@ -166,6 +176,11 @@ impl Table {
             .collect();
         let head = self.columns.iter().map(|(name, _)| ((*name).to_owned(), Style::Dim)).collect();
         for row in [&head].into_iter().chain(&self.rows) {
+            if let ([(text, style)], true) = (row.as_slice(), is_heading(&row)) {
+                let text = out.width.map_or_else(|| text.clone(), |columns| cut(text, columns));
+                out.line(&out.style(*style, &text))?;
+                continue;
+            }
             let mut line = String::new();
             let mut used = 0;
             for (at, ((text, style), (width, (_, align)))) in

@@ -104,6 +104,12 @@ fn tell(out: &mut Output, story: &StoryRow, before: bool) -> Result<()> {
     for (name, value) in facts {
         out.line(&format!("{:<11}{value}", format!("{name}:")))?;
     }
+    if let (Some(prompt), Some(link)) = (&row.prompt, &row.link) {
+        out.line(&format!("Prompt:    ({}: {})", link.confidence, link.method))?;
+        for line in prompt.lines() {
+            out.line(&out.style(Style::Cyan, &format!("  {}", printable(line))))?;
+        }
+    }
     if story.processes.len() > 1 {
         out.line("Processes:")?;
         for process in &story.processes {

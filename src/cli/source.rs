@@ -111,7 +111,7 @@ impl Source {
             }
         };
         let interrupt = match &self {
-            _ if !request.moves() => Interrupt::default(),
+            _ if !request.moves() || matches!(request, Request::Diff(_)) => Interrupt::default(),
             Source::Daemon(client) => Interrupt::watch(client.stream().ok()),
             Source::Offline(_) => Interrupt::watch(None),
         };

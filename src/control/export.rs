@@ -35,12 +35,21 @@ fn row(made: Made, file: Option<String>) -> Row {
 impl Mover<'_> {
     pub(super) fn export(&self, export: &Export, sink: Sink<'_>) -> Result<Done, Failure> {
         let overlay = self.machine.overlay();
+        let (mut selected, mut remarks) = (None, Vec::new());
+        if !export.chosen.is_empty() {
+            if export.from.is_some() || export.to.is_some() {
+                return Err(Failure { message: "give a range or steps, not both".to_owned(), exit: 2 });
+            }
+            let (at, notes) = self.selected_for_export(&export.chosen)?;
+            (selected, remarks) = (Some(Place::At(at)), notes);
+        }
         let side = |text: &Option<String>, otherwise: &str| place(overlay, text.as_deref().unwrap_or(otherwise));
         let ((from, names), (to, _)) = (side(&export.from, "base")?, side(&export.to, "now")?);
+        let (to, single) = selected.map_or((to, export.single), |selected| (selected, true));
         if from == to || from == Place::Now {
             return Err(Failure { message: "there is nothing between these two".to_owned(), exit: 2 });
         }
-        let range = Range { names: &names, from, to, single: export.single };
+        let range = Range { names: &names, from, to, single };
         let sink = std::cell::RefCell::new(sink);
         let progress = |done, total| {
             let row = ProgressRow { what: "exporting".to_owned(), done, total, bytes: 0 };
@@ -61,10 +70,13 @@ impl Mover<'_> {
                     }
                 }
             }
-            return Ok(Done { notes, ..Done::default() });
+            remarks.extend(notes);
+            return Ok(Done { notes: remarks, ..Done::default() });
         };
         let branch_made = exporter.branch(branch, &range)?;
-        Ok(made(branch, branch_made, &mut **sink.borrow_mut()))
+        let mut done = made(branch, branch_made, &mut **sink.borrow_mut());
+        done.notes.extend(remarks);
+        Ok(done)
     }
 
     pub(super) fn bring(&self, bring: &Bring, sink: Sink<'_>) -> Result<Done, Failure> {

@@ -109,7 +109,7 @@ impl Mover<'_> {
     }
 }
 
-fn lines(region: &Region) -> LinesRow {
+pub(super) fn lines(region: &Region) -> LinesRow {
     let range = |range: &std::ops::Range<u64>| (range.start, range.end);
     LinesRow { base: range(&region.base), ours: range(&region.ours), theirs: range(&region.theirs) }
 }

@@ -11,6 +11,7 @@ pub mod host;
 mod merge;
 pub mod protocol;
 mod requests;
+pub mod selected;
 pub mod server;
 pub mod steps;
 pub mod time;

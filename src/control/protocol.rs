@@ -115,7 +115,7 @@ impl Request {
                 | Request::Bring(_)
                 | Request::Timeline(_)
                 | Request::Gc(_)
-        )
+        ) || matches!(self, Request::Diff(filter) if !filter.chosen.is_empty())
     }
 }
 
@@ -362,6 +362,9 @@ pub fn dispatch(
     );
     let _past = looks.then(|| store.past.read());
     match request {
+        Request::Diff(filter) if !filter.chosen.is_empty() => {
+            Err(Failure::new("what steps changed is put together where the store can be written to"))
+        }
         Request::Diff(filter) => {
             let sink = RefCell::new(sink);
             let progress = &mut |done, total| {

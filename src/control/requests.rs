@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::query::chosen::Chosen;
+
 /// One more mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -52,6 +54,8 @@ pub struct SnapshotsFilter {
 #[serde(default)]
 pub struct Rewind {
     pub to: String,
+    /// To what these steps changed, instead; then nothing is in `to`.
+    pub chosen: Chosen,
     /// Only these, relative to the root, in hexadecimal; none means everything.
     pub paths: Vec<String>,
     /// Say what would happen, and do nothing.
@@ -90,6 +94,8 @@ pub struct Apply {
     pub from: Option<String>,
     /// Only what changed between these two.
     pub only: Option<(String, String)>,
+    /// Only what these steps changed.
+    pub chosen: Chosen,
     pub dry_run: bool,
     /// Overwrite what changed in the base meanwhile.
     pub ours: bool,
@@ -109,6 +115,8 @@ pub struct Export {
     pub all: bool,
     /// All of the range at once.
     pub single: bool,
+    /// What these steps changed, at once and instead of a range.
+    pub chosen: Chosen,
     /// As commits on a new branch of this name; otherwise as patches.
     pub branch: Option<String>,
 }

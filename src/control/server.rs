@@ -225,6 +225,7 @@ impl Served {
                 let mut tell = |row| send(out, &Response::Row(row)).and_then(|()| out.flush()).is_ok();
                 watch::follow(engine, filter, &mut tell, &|| hung_up(stream, watch::EVERY))
             }
+            Request::Diff(filter) if !filter.chosen.is_empty() => moving(engine, stream, request, &|_| {}, &mut sink),
             Request::Diff(_)
             | Request::Ps(_)
             | Request::Sessions

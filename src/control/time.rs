@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use super::protocol::{Apply, BytesRow, Done, Failure, ProgressRow, Request, Rewind, Row, SnapshotsFilter, Undo};
 use super::steps;
 use crate::apply::{Conflict, Expect, Found, Lost, Progress, Root, Stage, Watch};
@@ -238,13 +240,16 @@ impl Mover<'_> {
             Request::Rewind(rewind) => rewind.dry_run,
             Request::Discard { dry_run } => *dry_run,
             Request::Apply(apply) => apply.dry_run,
+            Request::Diff(_) => true,
             Request::Revert(revert) => revert.dry_run,
             _ => false,
         };
         let _past = looks.then(|| self.overlay().store().past.read());
         match request {
             Request::Snapshot { label } => self.snapshot(label.clone(), sink),
+            Request::Rewind(rewind) if !rewind.chosen.is_empty() => self.rewind_selected(rewind, sink),
             Request::Rewind(rewind) => self.rewind(rewind, sink),
+            Request::Diff(filter) => self.diff_selected(filter, sink),
             Request::Discard { dry_run } => self.discard(*dry_run, sink),
             Request::Undo(undo) => self.undo(undo, sink),
             Request::Apply(apply) => self.apply(apply, sink),
@@ -314,7 +319,23 @@ impl Mover<'_> {
         names: &Names,
         sink: Sink<'_>,
     ) -> Result<Done, Failure> {
+        self.go_to_with(None, target, paths, (kind, note), dry_run, names, sink)
+    }
+
+    /// The same for who holds the lock of operations already; it is let go of at the end.
+    #[allow(clippy::too_many_arguments)] // a lock on top of the other's
+    pub(super) fn go_to_with(
+        &self,
+        busy: Option<MutexGuard<'_, ()>>,
+        target: &Arc<Lineage>,
+        paths: &[Path],
+        (kind, note): (OpKind, String),
+        dry_run: bool,
+        names: &Names,
+        sink: Sink<'_>,
+    ) -> Result<Done, Failure> {
         if dry_run || !self.machine.differs_from(target, paths)? {
+            drop(busy);
             let changed = self.machine.differing_from(target, paths)?;
             let (_, kept) = self.machine.preview(&self.ctx, target, paths)?;
             let kept = if changed.is_empty() { Vec::new() } else { kept };
@@ -322,7 +343,12 @@ impl Mover<'_> {
                 MovedRow { op: kind.name().to_owned(), note, changed: changed.len() as u64, ..MovedRow::default() };
             return Ok(self.tell(row, &changed, &kept, sink));
         }
-        let moved = self.machine.rewind(&self.ctx, target, paths, (kind, &note), &self.mapped)?;
+        let (ctx, how) = (&self.ctx, (kind, note.as_str()));
+        let moved = match &busy {
+            Some(busy) => self.machine.rewind_with(busy, ctx, target, paths, how, &self.mapped)?,
+            None => self.machine.rewind(ctx, target, paths, how, &self.mapped)?,
+        };
+        drop(busy);
         Ok(self.moved(kind.name(), note, &moved, names, sink))
     }
 
@@ -330,8 +356,7 @@ impl Mover<'_> {
         let direction = if undo.redo { Direction::Redo } else { Direction::Undo };
         let next = self.machine.next_operation(direction)?;
         if next.kind == OpKind::Apply {
-            let teller = &mut Teller { sink, cancelled: self.cancelled };
-            let landed = self.landing(|landing| landing.undo(&self.ctx, &next, undo.redo, teller))?;
+            let landed = self.landing_watched(sink, |l, watch| l.undo(&self.ctx, &next, undo.redo, watch))?;
             let note = format!("{} of {}", direction.name(), next.note);
             return Ok(self.landed(direction.name(), note, &landed, sink));
         }
@@ -344,13 +369,31 @@ impl Mover<'_> {
         Ok(self.moved(direction.name(), note, &moved, &names, sink))
     }
 
-    fn landing<T>(&self, act: impl FnOnce(&Landing<'_>) -> landing::Result<T>) -> Result<T, Failure> {
+    pub(super) fn landing<T>(&self, act: impl FnOnce(&Landing<'_>) -> landing::Result<T>) -> Result<T, Failure> {
         let fd = self.overlay().base().descriptor().map_err(|e| os("cannot open the repository")(e.into()))?;
         let root = Root::new(fd);
         Ok(act(&Landing { machine: self.machine, root: &root, others: self.machine.others() })?)
     }
 
+    /// The same for what takes a while: the client is told how far it is.
+    pub(super) fn landing_watched<T>(
+        &self,
+        sink: Sink<'_>,
+        act: impl FnOnce(&Landing<'_>, &mut dyn Watch) -> landing::Result<T>,
+    ) -> Result<T, Failure> {
+        let teller = &mut Teller { sink, cancelled: self.cancelled };
+        self.landing(|landing| act(landing, teller))
+    }
+
     fn apply(&self, apply: &Apply, sink: Sink<'_>) -> Result<Done, Failure> {
+        let decide = match (apply.ours, apply.theirs) {
+            (true, _) => Decide::Ours,
+            (_, true) => Decide::Theirs,
+            _ => Decide::Refuse,
+        };
+        if !apply.chosen.is_empty() {
+            return self.apply_selected(apply, decide, sink);
+        }
         let at = |text: &String| -> Result<Place, Failure> { Ok(place(self.overlay(), text)?.0) };
         let from = match apply.from.as_ref().map(at).transpose()? {
             Some(Place::At(at)) => Some(at),
@@ -364,23 +407,15 @@ impl Mover<'_> {
             None => None,
         };
         let paths = apply.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
-        let decide = match (apply.ours, apply.theirs) {
-            (true, _) => Decide::Ours,
-            (_, true) => Decide::Theirs,
-            _ => Decide::Refuse,
-        };
         let selection = Selection { paths, from, only, decide };
         let landed = match apply.dry_run {
             true => self.landing(|landing| landing.preview(&selection))?,
-            false => {
-                let teller = &mut Teller { sink, cancelled: self.cancelled };
-                self.landing(|landing| landing.apply(&self.ctx, &selection, teller))?
-            }
+            false => self.landing_watched(sink, |landing, watch| landing.apply(&self.ctx, &selection, watch))?,
         };
         Ok(self.landed("apply", "apply".to_owned(), &landed, sink))
     }
 
-    fn landed(&self, op: &str, note: String, landed: &Landed, sink: Sink<'_>) -> Done {
+    pub(super) fn landed(&self, op: &str, note: String, landed: &Landed, sink: Sink<'_>) -> Done {
         let store = self.overlay().store();
         let id = |at: Option<At>| at.map(|at| spec::id_of(&store.format.id, at.epoch));
         let row = MovedRow {

@@ -102,7 +102,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").current_dir(&dir).spawn().unwrap();
-        let found = inside(&dir);
+        // Its parent goes on before the kernel has put its arguments in place.
+        let mut found = inside(&dir);
+        for _ in 0..1000 {
+            if found.iter().any(|u| u.command == "sleep 60") {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            found = inside(&dir);
+        }
         assert!(found.iter().any(|u| u.pid == child.id() && u.command == "sleep 60"), "{found:?}");
         let id = mount_id(&dir).unwrap();
         assert!(of_mount(id, Path::new("/nonexistent")).iter().any(|u| u.pid == child.id()));

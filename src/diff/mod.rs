@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::view::View;
+use crate::query::chosen::Chosen;
 use crate::query::rows::text;
 use crate::store::StoreError;
 use crate::types::{Errno, Path, unhex};
@@ -50,6 +51,8 @@ pub struct DiffFilter {
     pub to: Option<String>,
     /// Exactly what this step changed, instead of all that differs between two states.
     pub step: Option<String>,
+    /// What these steps changed, all of them together, as a comparison with the base.
+    pub chosen: Chosen,
 }
 
 /// A changed file.

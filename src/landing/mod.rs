@@ -4,12 +4,15 @@
 //! state of the past that showed it is made to show the kept version (`pin.rs`), and what was applied leaves the overlay (`settle.rs`).
 //! So neither a rewind nor undo depends on what the base has become.
 
+mod done;
 mod keep;
 mod pin;
 mod plan;
 mod settle;
 
 use std::sync::Arc;
+
+use parking_lot::MutexGuard;
 
 use crate::apply::{self, Conflict, Note as ApplyNote, Resumed, Root, Site, Watch};
 use crate::overlay::seal::Reason;
@@ -23,6 +26,7 @@ use crate::timeline::machine::TimeError;
 use crate::timeline::{Gate, Machine};
 use crate::types::{At, Errno, Ino, Note, Op, Path};
 
+pub use done::done;
 pub use keep::{Kept, all as kept};
 pub use plan::{Planned, Wanted};
 
@@ -123,7 +127,21 @@ impl Landing<'_> {
     /// # Errors
     /// [`LandError::Nothing`]; what base and log say. The base is then as it was, unless it is [`apply::Error::Unfinished`].
     pub fn apply(&self, ctx: &Ctx, selection: &Selection, watch: &mut dyn Watch) -> Result<Landed> {
-        let _busy = self.machine.begin_adding()?;
+        let busy = self.machine.begin_adding()?;
+        self.apply_with(&busy, ctx, selection, watch)
+    }
+
+    /// The same for who holds the lock of operations already.
+    ///
+    /// # Errors
+    /// As [`Landing::apply`].
+    pub(crate) fn apply_with(
+        &self,
+        _busy: &MutexGuard<'_, ()>,
+        ctx: &Ctx,
+        selection: &Selection,
+        watch: &mut dyn Watch,
+    ) -> Result<Landed> {
         let range = selection.only.iter().flat_map(|(from, to)| [from.at(), to.at()]);
         for at in selection.from.into_iter().chain(range) {
             self.machine.is_there(at)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::transit::{Plan, Stale};
-use super::{Ctx, Overlay, Result, Shown, failed, keep_in_view};
+use super::{Ctx, NoJournal, Overlay, Result, Shown, failed, keep_in_view};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, StoreError, Sync, history};
 use crate::types::{At, Epoch, Note, Timeline};
@@ -20,6 +20,16 @@ impl Overlay {
     pub fn open_beside(&self, shown: Shown, live_base: bool) -> Result<Overlay, StoreError> {
         let (store, base, journal) = (self.store.clone(), self.base.clone(), self.journal.clone());
         Overlay::assemble(store, base, journal, live_base, shown, self.copied.clone())
+    }
+
+    /// Opens a timeline in which something is put together that nobody did: what is changed there is not recorded.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the base's root is gone.
+    pub fn open_unrecorded(&self, timeline: Timeline) -> Result<Overlay, StoreError> {
+        let journal = Arc::new(NoJournal(self.store.clone()));
+        let (store, base, shown) = (self.store.clone(), self.base.clone(), Shown::Timeline(timeline));
+        Overlay::assemble(store, base, journal, self.live_base, shown, self.copied.clone())
     }
 
     /// The newest state of another timeline, made ready to be shown.

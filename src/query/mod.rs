@@ -3,6 +3,7 @@
 //! Rows are the objects of docs/JSON.md. They go to a sink one by one, so that a long record needs no memory.
 
 pub mod actors;
+pub mod chosen;
 pub mod events;
 pub mod glob;
 mod lines;

@@ -235,7 +235,7 @@ impl Work<'_> {
     fn command(&self, step: &Step, agent: &str, began: Time, may_be: &dyn Fn(&Call) -> bool) -> Option<usize> {
         let StepId::Command(top) = step.id else { return None };
         let actor = self.steps.who.actor(top)?;
-        let asked = self.steps.who.asked(top);
+        let asked = self.steps.who.asked(actor);
         let same = |call: &Call| match (&call.act, &asked) {
             (Act::Command(script), Some(asked)) => trim(script) == trim(asked),
             // A shell becomes a command that is alone, and may have been seen only then.

@@ -254,6 +254,56 @@ impl Piece {
     }
 }
 
+impl Piece {
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.below.is_empty() && self.inodes.is_empty()
+    }
+
+    /// Adds what an event changed.
+    pub fn add(&mut self, event: &Event) {
+        let note = &event.note;
+        self.inodes.insert(note.ino);
+        match (&note.path2, note.op) {
+            // Whether it is a directory the record does not say; of a file nothing is below.
+            (Some(to), Op::Rename) => self.below.extend([note.path.clone(), to.clone()]),
+            (Some(to), Op::Link) => self.paths.extend([to.clone()]),
+            _ => self.paths.extend([note.path.clone()]),
+        }
+    }
+
+    /// Whether both are about some file, or one about what is below a directory of the other.
+    pub fn meets(&self, other: &Piece) -> bool {
+        let all = |piece: &Piece| piece.paths.iter().chain(&piece.below).cloned().collect::<Vec<_>>();
+        self.inodes.iter().any(|ino| other.inodes.contains(ino))
+            || all(self).iter().any(|path| other.has(path, &[]))
+            || all(other).iter().any(|path| self.has(path, &[]))
+    }
+
+    pub fn extend(&mut self, other: Piece) {
+        self.paths.extend(other.paths);
+        self.below.extend(other.below);
+        self.inodes.extend(other.inodes);
+    }
+}
+
+/// Who did what changes the tree, event by event, the oldest first: `None` for what belongs to no step.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn each_change(
+    store: &Store,
+    steps: &Steps,
+    from: Seq,
+    each: &mut dyn FnMut(&Event, Option<(StepId, ActorId)>),
+) -> Result<()> {
+    each_event(store, from, &mut |event| {
+        if event.note.errno.is_none() && alters(event.note.op) {
+            each(&event, steps.of_event(&event));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
 /// What steps changed, by epoch.
 ///
 /// # Errors
@@ -266,25 +316,10 @@ pub fn pieces(
     let mut found: std::collections::BTreeMap<Epoch, Piece> = Default::default();
     let from = steps.iter().filter(|step| wanted(step.id, step.session)).filter_map(|step| step.first).min();
     let Some((from, _)) = from else { return Ok(found) };
-    each_event(store, from, &mut |event| {
-        let note = &event.note;
-        if note.errno.is_none()
-            && alters(note.op)
-            && let Some((id, session)) = steps.of_event(&event)
-            && wanted(id, session)
-        {
-            let piece = found.entry(event.epoch).or_default();
-            piece.inodes.insert(note.ino);
-            match (&note.path2, note.op) {
-                (Some(to), Op::Rename) => {
-                    // Whether it is a directory the record does not say; of a file nothing is below.
-                    piece.below.extend([note.path.clone(), to.clone()]);
-                }
-                (Some(to), Op::Link) => piece.paths.extend([to.clone()]),
-                _ => piece.paths.extend([note.path.clone()]),
-            }
+    each_change(store, steps, from, &mut |event, writer| {
+        if writer.is_some_and(|(id, session)| wanted(id, session)) {
+            found.entry(event.epoch).or_default().add(event);
         }
-        Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
 }

@@ -213,7 +213,7 @@ impl Machine {
     }
 
     /// A number that no timeline had before.
-    fn new_timeline(&self) -> Result<Timeline> {
+    pub(super) fn new_timeline(&self) -> Result<Timeline> {
         let store = self.overlay.store();
         loop {
             let id = Timeline(store.counters.next(&*store.kv, Counter::Timeline)?);

@@ -208,6 +208,26 @@ impl Machine {
         Ok(snapshot)
     }
 
+    /// Seals what there is if anything was changed, and returns the newest sealed state; of a view of the past, what it shows.
+    ///
+    /// # Errors
+    /// A full disk; what the log says.
+    pub fn settle(&self, ctx: &Ctx, note: &str, mapped: &[Ino]) -> Result<Arc<Lineage>> {
+        if self.overlay.is_read_only() {
+            return Ok(self.overlay.lineage());
+        }
+        let _busy = self.begin_adding()?;
+        self.write_back(mapped);
+        let _gate = self.gate.close();
+        if self.overlay.is_changed()? {
+            self.overlay.seal(ctx, &Reason::new(Why::Step, note)).map_err(os("cannot take a snapshot"))?;
+        }
+        let kv = &*self.overlay.store().kv;
+        let At { timeline, epoch } = self.overlay.lineage().at();
+        let last = At { timeline, epoch: Epoch(epoch.0.saturating_sub(1)) };
+        Ok(Arc::new(Lineage::of(kv, last)?))
+    }
+
     /// Seals what there is if anything was changed. The caller holds [`Store::busy`](crate::store::Store::busy).
     ///
     /// # Errors
@@ -258,7 +278,23 @@ impl Machine {
         (kind, note): (OpKind, &str),
         mapped: &[Ino],
     ) -> Result<Moved> {
-        let _busy = self.begin_adding()?;
+        let busy = self.begin_adding()?;
+        self.rewind_with(&busy, ctx, target, paths, (kind, note), mapped)
+    }
+
+    /// The same for who holds the lock of operations already.
+    ///
+    /// # Errors
+    /// As [`Machine::rewind`].
+    pub(crate) fn rewind_with(
+        &self,
+        _busy: &MutexGuard<'_, ()>,
+        ctx: &Ctx,
+        target: &Arc<Lineage>,
+        paths: &[Path],
+        (kind, note): (OpKind, &str),
+        mapped: &[Ino],
+    ) -> Result<Moved> {
         self.can_move()?;
         self.is_there(target.at())?;
         self.write_back(mapped);

@@ -256,6 +256,27 @@ impl Machine {
         Ok((merged, stale))
     }
 
+    /// Brings a change into a timeline that nobody sees, without a snapshot before or after it. Returns why not; then nothing was changed.
+    pub(super) fn put_in(
+        &self,
+        ctx: &Ctx,
+        (from, to, only): (&Arc<Lineage>, &Arc<Lineage>, Only<'_>),
+        favor: Favor,
+    ) -> Result<Vec<Conflict>> {
+        let (from, to) = (View::new(&self.overlay, from.clone()), View::new(&self.overlay, to.clone()));
+        let now = View::now(&self.overlay);
+        let combined = combine(&from, &now, &to, favor, ctx.now, only).map_err(os("cannot look at these states"))?;
+        if !combined.conflicts.is_empty() {
+            return Ok(combined.conflicts);
+        }
+        let mut files = Files { overlay: &self.overlay, ids: Vec::new(), shared: BTreeMap::new() };
+        let how = How { favor, dry_run: false, note: "" };
+        let plan = self.realize(ctx, (&from, &now, &to), combined, how, &mut files);
+        self.put(ctx, &plan.map_err(os("what is selected cannot be put together"))?)?;
+        files.used();
+        Ok(Vec::new())
+    }
+
     /// Tells the kernel, and what differs now. Without any gate.
     fn merged(&self, mut merged: Merged, stale: &Stale) -> Result<Merged> {
         self.tell(stale);

@@ -15,6 +15,7 @@ pub mod names;
 pub mod parts;
 pub mod retention;
 pub mod rows;
+pub mod selected;
 pub mod showing;
 pub mod spec;
 pub mod undo;

@@ -61,6 +61,11 @@ pub struct PathRow {
     pub ours: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ours_hex: Option<String>,
+    /// Of a conflict between steps: which one was to be brought in, and which one it builds on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds_on: Option<String>,
     /// The lines of a conflict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<LinesRow>,

@@ -31,7 +31,7 @@ use regentfs::store::mem::MemKv;
 use regentfs::store::{Data, Kv, Store, check};
 use regentfs::timeline::machine::{Moved, Result as Done};
 use regentfs::timeline::{Gate, Machine, Showing};
-use regentfs::types::{ActorId, At, Epoch, Errno, HandleId, Ino, Kind, Known, Op, Path, Time, Timeline};
+use regentfs::types::{ActorId, At, Errno, HandleId, Ino, Kind, Known, Op, Path, Time, Timeline};
 
 /// One file of a tree.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Scene {
     pub machine: Machine,
     showing: Arc<Showing>,
     clock: Cell<i64>,
+    /// Who does what follows.
+    pub actor: Cell<u64>,
     known: RefCell<Vec<Ino>>,
     dir: Rc<tempfile::TempDir>,
 }
@@ -120,8 +122,8 @@ impl Scene {
         // In memory only: the path says nothing.
         showing.add(&overlay, &gate, &repo.join(format!("{timeline}")));
         let machine = Machine::beside(overlay.clone(), gate, showing.clone(), timeline == Timeline::MAIN);
-        let (clock, known) = (Cell::new(2_000_000_000), RefCell::default());
-        Scene { repo, store, kv, timeline, overlay, machine, showing, clock, known, dir }
+        let (clock, actor, known) = (Cell::new(2_000_000_000), Cell::new(1), RefCell::default());
+        Scene { repo, store, kv, timeline, overlay, machine, showing, clock, actor, known, dir }
     }
 
     /// The same store after the process is gone.
@@ -148,7 +150,8 @@ impl Scene {
 
     pub fn ctx(&self) -> Ctx {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Ctx { actor: ActorId(1), uid, gid, now: self.now(), epoch: Epoch(1), shared: false }
+        let (actor, epoch) = (ActorId(self.actor.get()), self.overlay.epoch());
+        Ctx { actor, uid, gid, now: self.now(), epoch, shared: false }
     }
 
     // Edits.

@@ -1,0 +1,216 @@
+//! The state that the repository on disk would have with some steps only: what is chosen of history, brought in step by step.
+//!
+//! It is put together in a timeline of its own that is never listed and counts as deleted from the beginning: so what a crash leaves of it is collected
+//! like all that nobody needs, and so is the state itself once nobody looks at it. Nobody works there, so nothing of it is recorded, and undo knows
+//! nothing of it. Knows nothing of the repository but what it has by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use super::combine::{Conflict, Favor};
+use super::machine::{Machine, Result, os};
+use super::merging::everything;
+use super::parts::{Found, Part};
+use crate::overlay::Ctx;
+use crate::overlay::seal::Reason;
+use crate::overlay::transit::Plan;
+use crate::overlay::view::{Node, View};
+use crate::store::history::{self, OpKind, Operation, TimelineRecord, Why};
+use crate::store::lineage::Lineage;
+use crate::store::{Batch, Sync};
+use crate::types::{At, Epoch, Ino, Note, Op, Path};
+
+/// The name of the timelines in which states are put together.
+const NAME: &str = "selection";
+
+/// What is to be put together.
+pub struct Wanted<'w> {
+    pub found: &'w Found,
+    /// Everything but some steps: then also what merges brought, and what other operations did to any file.
+    pub all: bool,
+    /// Only these and what is below; none means everything.
+    pub paths: &'w [Path],
+    /// The past of which is a selection made.
+    pub state: &'w Lineage,
+    /// What the repository on disk has already, and up to which epoch.
+    pub done: &'w BTreeMap<Path, Epoch>,
+    /// What counts where the repository on disk has something else by now: theirs is what is selected.
+    pub favor: Favor,
+    /// For people: what it is.
+    pub note: &'w str,
+}
+
+/// Where something excludes what is selected.
+#[derive(Clone, Debug)]
+pub struct Clash {
+    pub conflict: Conflict,
+    /// The part that could not be brought in; `None` where the repository on disk has something else.
+    pub part: Option<Part>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Selected {
+    /// A sealed state.
+    State(At),
+    Clashes(Vec<Clash>),
+}
+
+/// The operations that stand in the past of a state and moved many files at once, the oldest first.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn moves(machine: &Machine, state: &Lineage) -> Result<Vec<Operation>> {
+    let is_past = |at: At| state.segments().iter().any(|s| s.timeline == at.timeline && at.epoch <= s.epoch);
+    let mut found = history::operations(&*machine.overlay().store().kv)?;
+    found.retain(|o| !o.undone && o.kind != OpKind::Switch && is_past(o.after));
+    found.sort_by_key(|o| o.after.epoch);
+    Ok(found)
+}
+
+/// Something to bring in.
+enum Bit<'w> {
+    Step(&'w Part),
+    /// What no step did.
+    Move(Part),
+}
+
+impl Bit<'_> {
+    fn part(&self) -> &Part {
+        match self {
+            Bit::Step(part) => part,
+            Bit::Move(part) => part,
+        }
+    }
+}
+
+impl Machine {
+    /// Puts the selected state together. What excludes something else is told, all of it; then nothing is left of it. The caller holds the lock of operations.
+    ///
+    /// # Errors
+    /// A full disk; what base and log say.
+    pub(crate) fn select(&self, _busy: &MutexGuard<'_, ()>, ctx: &Ctx, wanted: &Wanted<'_>) -> Result<Selected> {
+        let look = os("cannot look at the repository");
+        let scratch = self.scratch(ctx)?;
+        let base = Arc::new(Lineage::base());
+        // As the repository was before anything was brought into it, but for what it has all of.
+        let done: Vec<Path> = wanted.done.keys().cloned().collect();
+        if !done.is_empty() {
+            let view = View::new(&scratch.overlay, base.clone());
+            let plan = scratch.overlay.plan_paths(&view, &done, ctx).map_err(&look)?;
+            scratch.put(ctx, &plan)?;
+        }
+        let origin = match scratch.differs_from(&base, &[])? {
+            true => Some(scratch.end(ctx, "the repository before what was selected")?),
+            false => None,
+        };
+        let clashes = scratch.put_all(ctx, wanted, &moves(self, wanted.state)?)?;
+        if !clashes.is_empty() {
+            return Ok(Selected::Clashes(clashes));
+        }
+        let selected = scratch.end(ctx, wanted.note)?;
+        let Some(origin) = origin else { return Ok(Selected::State(selected)) };
+        // A part of it is in the repository already, and perhaps something else as well: both together.
+        let disk = self.scratch(ctx)?;
+        let plan = disk.overlay.plan(&base).map_err(&look)?;
+        disk.put(ctx, &plan)?;
+        let kv = &*self.overlay.store().kv;
+        let (from, to) = (Arc::new(Lineage::of(kv, origin)?), Arc::new(Lineage::of(kv, selected)?));
+        let conflicts = disk.put_in(ctx, (&from, &to, &everything), wanted.favor)?;
+        if !conflicts.is_empty() {
+            let clash = |conflict| Clash { conflict, part: None };
+            return Ok(Selected::Clashes(conflicts.into_iter().map(clash).collect()));
+        }
+        Ok(Selected::State(disk.end(ctx, wanted.note)?))
+    }
+
+    /// A timeline that nobody sees, as the repository was before the first epoch.
+    fn scratch(&self, ctx: &Ctx) -> Result<Machine> {
+        let store = self.overlay.store();
+        let record = TimelineRecord {
+            id: self.new_timeline()?,
+            name: NAME.to_owned(),
+            parent: Some(At::BASE),
+            head: self.overlay.new_epoch().map_err(os("no number for an epoch"))?,
+            last: Epoch::BASE,
+            created: ctx.now,
+            deleted: true,
+        };
+        let mut batch = Batch::new();
+        history::put_timeline(&mut batch, &record);
+        store.kv.commit(&batch, Sync::No)?;
+        let overlay = Arc::new(self.overlay.open_unrecorded(record.id)?);
+        Ok(Machine::beside(overlay, Arc::default(), self.showing.clone(), false))
+    }
+
+    pub(super) fn put(&self, ctx: &Ctx, plan: &Plan) -> Result<()> {
+        if !plan.is_empty() {
+            let event = Note::new(Op::Rewind, Ino::ROOT, Path::root());
+            let put = self.overlay.carry_out(ctx, plan, Batch::new(), event);
+            put.map_err(os("what is selected cannot be put together"))?;
+        }
+        Ok(())
+    }
+
+    fn end(&self, ctx: &Ctx, note: &str) -> Result<At> {
+        let sealed = self.overlay.seal(ctx, &Reason::new(Why::After, note));
+        let sealed = sealed.map_err(os("what is selected cannot be put together"))?;
+        Ok(At { timeline: sealed.timeline, epoch: sealed.epoch })
+    }
+
+    /// Brings everything in, in the order in which it happened.
+    fn put_all(&self, ctx: &Ctx, wanted: &Wanted<'_>, moves: &[Operation]) -> Result<Vec<Clash>> {
+        let kv = &*self.overlay.store().kv;
+        let mut bits: Vec<Bit<'_>> = wanted.found.parts.iter().map(Bit::Step).collect();
+        for operation in moves {
+            use OpKind::{Apply, Discard, Merge, Restore, Revert, Rewind, Switch};
+            let counts = match operation.kind {
+                Rewind | Discard | Restore | Revert => true,
+                Merge => wanted.all,
+                Apply | Switch => false,
+            };
+            if counts {
+                let line = |at| Lineage::of(kv, at).map(Arc::new);
+                let (from, to) = (line(operation.before)?, line(operation.after)?);
+                bits.push(Bit::Move(Part { from, to, piece: Default::default() }));
+            }
+        }
+        bits.sort_by_key(|bit| bit.part().to.at().epoch);
+        let (mut brought, mut clashes): (Vec<&Part>, Vec<Clash>) = (Vec::new(), Vec::new());
+        let mut told: BTreeSet<Path> = BTreeSet::new();
+        for bit in &bits {
+            let part = bit.part();
+            let upto = part.to.at().epoch;
+            let is_done = |path: &Path| wanted.done.get(path).is_some_and(|done| upto <= *done);
+            let is_wanted = |path: &Path| {
+                (wanted.paths.is_empty() || wanted.paths.iter().any(|p| path.is_below(p))) && !is_done(path)
+            };
+            // What took back what steps did is of no step: it counts where such a step came before it.
+            let of = |path: &Path, was: Option<&Node>, is: Option<&Node>| match bit {
+                Bit::Step(part) => part.has(path, was, is),
+                Bit::Move(_) => wanted.all || brought.iter().any(|part| part.has(path, was, is)),
+            };
+            let only = |path: &Path, was: Option<&Node>, is: Option<&Node>| is_wanted(path) && of(path, was, is);
+            let change = (&part.from, &part.to, &only as super::combine::Only<'_>);
+            match bit {
+                Bit::Move(_) => drop(self.put_in(ctx, change, Favor::Theirs)?),
+                Bit::Step(part) => {
+                    let conflicts = self.put_in(ctx, change, Favor::None)?;
+                    if !conflicts.is_empty() {
+                        // What comes later is looked at as if this had come in.
+                        self.put_in(ctx, change, Favor::Theirs)?;
+                    }
+                    for conflict in conflicts {
+                        if told.insert(conflict.path.clone()) {
+                            clashes.push(Clash { conflict, part: Some((*part).clone()) });
+                        }
+                    }
+                    brought.push(part);
+                }
+            }
+        }
+        Ok(clashes)
+    }
+}
