@@ -251,8 +251,7 @@ impl Writers<'_> {
         row.session = Some(session_id(place.session));
         if let Some(actor) = place.command.and_then(|top| self.steps.who.actor(top)) {
             row.argv = Some(texts(&actor.argv).0);
-            let asked = self.steps.who.asked(actor.id);
-            row.command = asked.map(|asked| String::from_utf8_lossy(&asked).into_owned());
+            row.command = self.steps.who.asked(actor).map(|asked| String::from_utf8_lossy(&asked).into_owned());
         }
         Ok(row)
     }

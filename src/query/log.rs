@@ -189,7 +189,7 @@ pub fn row(steps: &Steps, links: &Links, step: &Step, name: SnapshotName<'_>) ->
     let (argv, argv_hex) = process.map(|actor| texts(&actor.argv)).unwrap_or_default();
     let (cwd, cwd_hex) = process.map(|actor| text(&actor.cwd)).unwrap_or_default();
     let (exit, signal) = process.filter(|_| is_command).map(exit).unwrap_or_default();
-    let asked = process.filter(|_| is_command).and_then(|actor| steps.who.asked(actor.id));
+    let asked = process.filter(|_| is_command).and_then(|actor| steps.who.asked(actor));
     let (command, command_hex) = match asked {
         Some(asked) => {
             let (command, hex) = text(&asked);

@@ -166,7 +166,7 @@ impl Work<'_> {
                 let before = |prompt: &&Prompt| {
                     prompt.agent == *agent && prompt.session == name && prompt.at.is_some_and(|at| at <= *began)
                 };
-                let last = links.prompts.iter().enumerate().filter(|(_, p)| before(p)).next_back().map(|(n, _)| n);
+                let last = links.prompts.iter().enumerate().rfind(|(_, p)| before(p)).map(|(n, _)| n);
                 if let Some(prompt) = last {
                     links.links.insert(step.id, Link { prompt, method: Method::Environment, call: None });
                 }
@@ -185,7 +185,7 @@ impl Work<'_> {
         for prompt in &links.prompts {
             let of_it = || begun.iter().filter(|(.., names)| names.contains(&prompt.session));
             let latest = prompt.at.map_or(i64::MAX, |at| at.as_nanos().saturating_add(SLACK));
-            let last = of_it().filter(|(first, ..)| first.as_nanos() <= latest).next_back().or_else(|| of_it().next());
+            let last = of_it().rfind(|(first, ..)| first.as_nanos() <= latest).or_else(|| of_it().next());
             if let Some((_, id, _)) = last {
                 *given.entry(*id).or_default() += 1;
             }
@@ -235,7 +235,7 @@ impl Work<'_> {
     fn command(&self, step: &Step, agent: &str, began: Time, may_be: &dyn Fn(&Call) -> bool) -> Option<usize> {
         let StepId::Command(top) = step.id else { return None };
         let actor = self.steps.who.actor(top)?;
-        let asked = self.steps.who.asked(top);
+        let asked = self.steps.who.asked(actor);
         let same = |call: &Call| match (&call.act, &asked) {
             (Act::Command(script), Some(asked)) => trim(script) == trim(asked),
             // A shell becomes a command that is alone, and may have been seen only then.
