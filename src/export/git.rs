@@ -515,3 +515,39 @@ pub fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn os(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_what_it_is_when_it_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join("repo/.git").join(name);
+        let (root, scratch) = (dir.path().join("repo"), dir.path().join("scratch"));
+        for dir in [&root, &scratch] {
+            fs::create_dir(dir).unwrap();
+        }
+        let mut init = bare_command();
+        init.args(["init", "-q"]).arg(&root);
+        run(init, "begin", b"").unwrap();
+        let root = OwnedFd::from(fs::File::open(root).unwrap());
+        let base = Base::open(&root, &scratch).unwrap().unwrap();
+        let ask = base.asking_for("refs/notes/ai").unwrap();
+        drop(base);
+        assert_eq!(ask(), None);
+        fs::create_dir_all(at("refs/notes/ai")).unwrap();
+        assert_eq!(ask(), None);
+        fs::write(at("packed-refs"), "# pack-refs with: peeled\naa refs/notes/aim\nbb refs/notes/ai\n^cc\n").unwrap();
+        assert_eq!(ask().as_deref(), Some("bb"));
+        fs::remove_dir(at("refs/notes/ai")).unwrap();
+        assert_eq!(ask().as_deref(), Some("bb"));
+        fs::write(at("refs/notes/ai"), "dd\n").unwrap();
+        assert_eq!(ask().as_deref(), Some("dd"));
+        fs::write(at("refs/notes/ai"), "ref: refs/notes/other\n").unwrap();
+        assert_eq!(ask().as_deref(), Some("ref: refs/notes/other"));
+        // What cannot be read is nothing that it was.
+        fs::write(at("refs/notes/ai"), b"\xff").unwrap();
+        assert_eq!(ask().as_deref(), Some(""));
+    }
+}
