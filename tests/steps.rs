@@ -47,10 +47,13 @@ fn populate(base: &Path) {
 
 /// A change of one file to lines of which each is unique, as editors and programs make them. Returns the program and the new lines.
 fn change(rng: &mut Rng, n: usize, file: &str) -> (String, Vec<String>) {
-    let fresh: Vec<String> = (0..=rng.below(3)).map(|i| format!("a line that writer {n} wrote, its number {i}")).collect();
+    let fresh: Vec<String> =
+        (0..=rng.below(3)).map(|i| format!("a line that writer {n} wrote, its number {i}")).collect();
     let list = fresh.iter().map(|line| format!("{line:?}+'\\n'")).collect::<Vec<_>>().join(",");
     let at = rng.below(1000);
-    let read = format!("p={file:?};l=open(p).read().splitlines(True) if os.path.exists(p) else [];k={at}%(len(l)+1);new=[{list}]");
+    let read = format!(
+        "p={file:?};l=open(p).read().splitlines(True) if os.path.exists(p) else [];k={at}%(len(l)+1);new=[{list}]"
+    );
     let edit = match rng.below(5) {
         0 => "l=l+new",
         1 => "l[k:k]=new",
@@ -206,7 +209,9 @@ fn a_step_that_ended_is_a_snapshot_and_comes_back_out() {
             .expect("run setsid");
         assert_ok(&output, script);
     };
-    sh("bash -c 'sed -i s/number.1$/number.ONE/ a; echo x > made; mkdir d; mv b d/b'; bash -c 'echo later >> a; rm made'; true");
+    sh(
+        "bash -c 'sed -i s/number.1$/number.ONE/ a; echo x > made; mkdir d; mv b d/b'; bash -c 'echo later >> a; rm made'; true",
+    );
     let log = || -> Vec<Value> { repo.json(&["log", "--commands", "-n", "0"]) };
     wait_for("both steps to be snapshots", || {
         let found = log();
@@ -261,7 +266,11 @@ fn a_step_that_ended_is_a_snapshot_and_comes_back_out() {
         (vec!["why", "a"], "names no line"),
     ] {
         let output = repo.run(&arguments);
-        assert!(!output.status.success() && common::both(&output).contains(says), "{arguments:?}: {}", common::both(&output));
+        assert!(
+            !output.status.success() && common::both(&output).contains(says),
+            "{arguments:?}: {}",
+            common::both(&output)
+        );
     }
 }
 

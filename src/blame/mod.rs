@@ -374,7 +374,7 @@ impl<'o> Work<'o> {
             let next = self.stages.get(at).and_then(|stage| stage.before.first());
             let Some(&before) = next.filter(|_| lines.iter().any(Option::is_none)) else { break };
             if let Some(Some(known)) = marks.get(before) {
-                let carried = lines::carry(&*self.text(before)?, known, text);
+                let carried = lines::carry(&self.text(before)?, known, text);
                 lines.iter_mut().zip(carried).for_each(|(line, other)| *line = line.or(other));
             }
             at = before;
@@ -388,7 +388,7 @@ impl<'o> Work<'o> {
         let mut lines: Vec<Option<u32>> = Vec::new();
         for before in &stage.before {
             let Some(Some(known)) = marks.get(*before) else { continue };
-            let carried = lines::carry(&*self.text(*before)?, known, &text);
+            let carried = lines::carry(&self.text(*before)?, known, &text);
             if lines.is_empty() {
                 lines = carried;
             } else {

@@ -287,16 +287,14 @@ impl Piece {
     }
 }
 
+/// Takes an event and the step and session that it belongs to.
+pub type EachChange<'e> = dyn FnMut(&Event, Option<(StepId, ActorId)>) + 'e;
+
 /// Who did what changes the tree, event by event, the oldest first: `None` for what belongs to no step.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn each_change(
-    store: &Store,
-    steps: &Steps,
-    from: Seq,
-    each: &mut dyn FnMut(&Event, Option<(StepId, ActorId)>),
-) -> Result<()> {
+pub fn each_change(store: &Store, steps: &Steps, from: Seq, each: &mut EachChange<'_>) -> Result<()> {
     each_event(store, from, &mut |event| {
         if event.note.errno.is_none() && alters(event.note.op) {
             each(&event, steps.of_event(&event));

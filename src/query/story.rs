@@ -34,11 +34,7 @@ pub fn story(store: &Store, steps: &Steps, links: &Links, step: &Step, name: Sna
             return Ok(ControlFlow::Continue(()));
         }
         match steps.of_event(&event) {
-            Some((id, _)) if id == step.id => {
-                if met.insert(note.path.clone()) {
-                    read.push(seen(&event));
-                }
-            }
+            Some((id, _)) if id == step.id && met.insert(note.path.clone()) => read.push(seen(&event)),
             Some((_, session)) if session == step.session && event.seq < first => {
                 let row = seen(&event);
                 before.retain(|known: &SeenRow| known.path != row.path || known.path_hex != row.path_hex);

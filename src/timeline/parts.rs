@@ -84,7 +84,9 @@ pub fn chosen(
         }
         let at = homes.get(&epoch).map(|&timeline| At { timeline, epoch });
         match (at, choice.has(writer)) {
-            (Some(at), true) if is_past(&at) => wanted.entry(epoch).or_insert((at, Piece::default())).1.add(&event.note),
+            (Some(at), true) if is_past(&at) => {
+                wanted.entry(epoch).or_insert((at, Piece::default())).1.add(&event.note)
+            }
             (Some(_), true) => found.elsewhere |= writer.is_some(),
             (Some(_), false) => {}
             (None, true) => found.collected = true,
