@@ -9,7 +9,7 @@ use regentfs::control::protocol::{Apply, Failure, Request, Rewind, Row, Undo};
 use regentfs::control::steps::Revert;
 use regentfs::control::time::Mover;
 use regentfs::query::chosen::Chosen;
-use regentfs::store::{Batch, Kv, Sync, Table, history, keys};
+use regentfs::store::{Batch, Counter, Kv, Sync, Table, history, keys};
 use regentfs::timeline::retention::Policy;
 use regentfs::timeline::rows::{MovedRow, PathRow};
 use regentfs::types::{ActorId, Time, Timeline};
@@ -43,6 +43,8 @@ fn session(scene: &Scene, id: u64) {
         exit_at: None,
         details: Details::Full,
     };
+    // Numbers are given, never taken.
+    while scene.store.counters.next(&*scene.store.kv, Counter::Actor).expect("a number") < id {}
     let mut batch = Batch::new();
     batch.put(Table::Meta, &keys::actor(actor.id), &codec::encode(&actor));
     scene.kv.commit(&batch, Sync::No).expect("write a process down");
