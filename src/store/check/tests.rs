@@ -8,7 +8,7 @@ use crate::record::chain;
 use crate::store::codec::{self, Content, InodeRecord, Origin, Parent, Print};
 use crate::store::history::{self as log, OpKind, Why};
 use crate::store::said;
-use crate::store::{Batch, Data, Sync, format, mem::MemKv};
+use crate::store::{Batch, Data, Kv as _, Sync, format, mem::MemKv};
 use crate::types::{ActorId, Attr, Note, Op, Seq};
 
 fn store(dir: &std::path::Path) -> Store {
