@@ -252,12 +252,10 @@ pub fn judge(log: &[Value], scripts: &[&Script]) -> Judged {
         };
         match call {
             _ if !right => judged.wrong.push(step.to_string()),
-            Some(id) => {
-                if judged.steps.insert(id.to_owned(), step.clone()).is_some() {
-                    judged.wrong.push(format!("two steps of {id}: {step}"));
-                }
+            Some(id) if judged.steps.insert(id.to_owned(), step.clone()).is_some() => {
+                judged.wrong.push(format!("two steps of {id}: {step}"));
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     for (id, call) in calls {
