@@ -203,10 +203,10 @@ fn broken_transcripts_hurt_nobody() {
     write("empty.jsonl", b"");
     write("cut.jsonl", &whole.as_bytes()[..whole.len() / 2]);
     write("bytes.jsonl", &[whole.as_bytes(), b"\n\xff\xfe\x80{\"type\":\"user\"}\n\0\0\0\n", &[0xc3; 3000]].concat());
-    write("deep.jsonl", &[record("deep", "").trim_end_matches("}}").as_bytes(), &vec![b'['; 1 << 20], b"\n"].concat());
+    write("deep.jsonl", &[record("deep", "").trim_end_matches("}}").as_bytes(), &vec![b'['; 1 << 18], b"\n"].concat());
     write("numbers.jsonl", format!("{}\n", whole.replace("\"2024", "1e999, \"x\": \"2024")).as_bytes());
-    write("long.jsonl", &[record("long", &format!("\"{}\"", "x".repeat(40 << 20))).as_bytes(), b"\n"].concat());
-    let many: String = (0..20_000).map(|n| record(&format!("many{n}"), "\"one of many\"") + "\n").collect();
+    write("long.jsonl", &[record("long", &format!("\"{}\"", "x".repeat(20 << 20))).as_bytes(), b"\n"].concat());
+    let many: String = (0..5_000).map(|n| record(&format!("many{n}"), "\"one of many\"") + "\n").collect();
     write("many.jsonl", many.as_bytes());
     fs::create_dir(dir.join("dir.jsonl")).expect("mkdir");
     std::os::unix::fs::symlink("/etc/passwd", dir.join("link.jsonl")).expect("make a link");
