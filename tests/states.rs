@@ -15,5 +15,3 @@ mod rng;
 mod scene;
 #[path = "model/seeds.rs"]
 mod seeds;
-#[path = "states/selected.rs"]
-mod selected;
