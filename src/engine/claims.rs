@@ -136,16 +136,16 @@ impl Claims {
             return;
         }
         let mut state = self.state.lock();
-        let state = state.at(epoch);
-        if state.owners.get(&what) == Some(&writer.id) {
+        // Without the gate: the epoch may be over by now, and what is noted of the next one must stay.
+        if state.epoch == epoch && state.owners.get(&what) == Some(&writer.id) {
             state.done.insert(what);
         }
     }
 
     /// Whether others changed something in this epoch as well.
     pub fn has_others(&self, epoch: Epoch, writer: Writer) -> bool {
-        let mut state = self.state.lock();
-        state.at(epoch).writers.keys().any(|id| *id != writer.id)
+        let state = self.state.lock();
+        state.epoch != epoch || state.writers.keys().any(|id| *id != writer.id)
     }
 
     /// A process ended; if it was a writer, its step is over.
@@ -225,6 +225,9 @@ mod tests {
         assert!(claims.claim(Epoch(1), A, &[What::file(Ino(7))], None, 4));
         assert!(claims.claim(Epoch(2), B, &[x, y], None, 5));
         assert!(!claims.has_others(Epoch(2), B) && claims.has_others(Epoch(2), A));
+        // Who comes late, from an epoch that is over, takes nothing away.
+        claims.done(Epoch(1), A, x);
+        assert!(claims.has_others(Epoch(1), B) && !claims.claim(Epoch(2), A, &[x], None, 5));
         claims.share(Epoch(2), A, &[x], 6);
         assert!(!claims.claim(Epoch(2), B, &[x], None, 7));
     }
