@@ -330,19 +330,47 @@ pub(super) fn script<'a>(exe: &[u8], argv: &'a [Vec<u8>]) -> Option<&'a [u8]> {
     if !is_one_of(SHELLS) {
         return None;
     }
-    let mut rest = rest.iter().map(Vec::as_slice);
+    match given(rest) {
+        Given::Script(script) => Some(script),
+        Given::Command | Given::Nothing => None,
+    }
+}
+
+/// Whether it is the command line of a shell that reads its commands from its standard input.
+pub(super) fn is_bare_shell(argv: &[Vec<u8>]) -> bool {
+    let Some((title, rest)) = argv.split_first() else { return false };
+    // A login shell's begins with a dash.
+    let name = stem(title);
+    let name = name.strip_prefix(b"-").unwrap_or(name);
+    SHELLS.iter().any(|shell| name == shell.as_bytes()) && matches!(given(rest), Given::Nothing)
+}
+
+/// What a shell was given to do.
+enum Given<'a> {
+    Script(&'a [u8]),
+    /// In an argument.
+    Command,
+    /// It reads its standard input.
+    Nothing,
+}
+
+fn given(arguments: &[Vec<u8>]) -> Given<'_> {
+    let mut rest = arguments.iter().map(Vec::as_slice);
     while let Some(arg) = rest.next() {
         match arg {
-            b"--" => return rest.next(),
-            b"-o" | b"+o" | b"-O" | b"+O" | b"--rcfile" | b"--init-file" => _ = rest.next(),
+            b"--" => return rest.next().map_or(Given::Nothing, Given::Script),
+            b"-o" | b"+o" | b"-O" | b"+O" | b"-C" | b"--rcfile" | b"--init-file" | b"--init-command" => _ = rest.next(),
+            b"--command" => return Given::Command,
+            [b'-', b'-', option @ ..] if option.starts_with(b"command=") => return Given::Command,
             [b'-', b'-', ..] | [b'+', ..] => {}
-            // What follows is a command, or its script comes from elsewhere.
-            [b'-', letters @ ..] if letters.iter().any(|letter| b"cs".contains(letter)) => return None,
+            [b'-', letters @ ..] if letters.contains(&b'c') => return Given::Command,
+            // What follows are the arguments of what it reads.
+            [b'-', letters @ ..] if letters.contains(&b's') => return Given::Nothing,
             [b'-', ..] => {}
-            script => return Some(script),
+            script => return Given::Script(script),
         }
     }
-    None
+    Given::Nothing
 }
 
 #[cfg(test)]
@@ -511,6 +539,26 @@ mod tests {
             "a \\",
         ] {
             assert_eq!(words(more), None, "{more}");
+        }
+    }
+
+    #[test]
+    fn shells_that_read_commands() {
+        let argv = |line: &str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        for bare in [
+            "bash",
+            "-zsh",
+            "/bin/sh -l",
+            "bash --norc --noprofile -i",
+            "bash --rcfile /tmp/rc",
+            "zsh -o vi",
+            "bash -s one two",
+            "fish -C ls",
+        ] {
+            assert!(is_bare_shell(&argv(bare)), "{bare}");
+        }
+        for other in ["bash x.sh", "sh -c ls", "bash -lc ls", "bash -- x", "fish --command=ls", "python3", "vim", "-", ""] {
+            assert!(!is_bare_shell(&argv(other)), "{other}");
         }
     }
 

@@ -7,7 +7,7 @@ use super::{Actor, Details, Exit, Image};
 use crate::types::{ActorId, Time};
 
 /// The layout that is written; those before are read.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Why bytes are not an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,7 @@ pub fn encode(actor: &Actor) -> Vec<u8> {
     out.word(actor.uid);
     out.word(actor.sid);
     out.word(actor.tty);
+    out.byte(u8::from(actor.prompts));
     out.bytes(&actor.comm);
     out.bytes(&actor.exe);
     out.list(&actor.argv);
@@ -98,14 +99,11 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
     };
     let uid = from.word()?;
     let (sid, tty) = if version > 1 { (from.word()?, from.word()?) } else { (0, 0) };
+    let prompts = version > 3 && from.flag("mark of a prompt")?;
     let comm = from.bytes()?;
     let exe = from.bytes()?;
     let argv = from.list()?;
-    let argv_truncated = match from.byte()? {
-        0 => false,
-        1 => true,
-        tag => return Err(DecodeError::Tag("truncation mark", tag)),
-    };
+    let argv_truncated = from.flag("truncation mark")?;
     let cwd = from.bytes()?;
     let mut marks = Vec::new();
     for _ in 0..if version > 1 { from.word()? } else { 0 } {
@@ -149,6 +147,7 @@ pub fn decode(bytes: &[u8]) -> Result<Actor, DecodeError> {
         uid,
         sid,
         tty,
+        prompts,
         comm,
         exe,
         argv,
@@ -216,6 +215,14 @@ impl<'b> Reader<'b> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    fn flag(&mut self, what: &'static str) -> Result<bool, DecodeError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            tag => Err(DecodeError::Tag(what, tag)),
+        }
+    }
+
     fn word(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_le_bytes)
     }
@@ -254,6 +261,7 @@ pub(super) fn sample() -> Actor {
         uid: 1000,
         sid: 40,
         tty: 34816,
+        prompts: true,
         comm: b"sh".to_vec(),
         exe: b"/bin/\xff".to_vec(),
         argv: vec![b"sh".to_vec(), b"".to_vec()],
@@ -278,7 +286,7 @@ mod tests {
     fn golden_bytes() {
         #[rustfmt::skip]
         let golden: &[u8] = &[
-            3,
+            4,
             7, 0, 0, 0, 0, 0, 0, 0,
             0x92, 0x10, 0, 0,
             99, 0, 0, 0, 0, 0, 0, 0,
@@ -286,6 +294,7 @@ mod tests {
             1, 3, 0, 0, 0, 0, 0, 0, 0,
             0xe8, 3, 0, 0,
             40, 0, 0, 0, 0, 0x88, 0, 0,
+            1,
             2, 0, 0, 0, b's', b'h',
             6, 0, 0, 0, b'/', b'b', b'i', b'n', b'/', 0xff,
             2, 0, 0, 0, 2, 0, 0, 0, b's', b'h', 0, 0, 0, 0,
@@ -328,7 +337,7 @@ mod tests {
             2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
             1,
         ];
-        assert_eq!(decode(golden), Ok(Actor { sid: 0, tty: 0, marks: Vec::new(), version: None, ..sample() }));
+        assert_eq!(decode(golden), Ok(Actor { sid: 0, tty: 0, prompts: false, marks: Vec::new(), version: None, ..sample() }));
     }
 
     /// What stores have that were written before versions of agents were known.
@@ -357,7 +366,37 @@ mod tests {
             2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
             1,
         ];
-        assert_eq!(decode(golden), Ok(Actor { version: None, ..sample() }));
+        assert_eq!(decode(golden), Ok(Actor { prompts: false, version: None, ..sample() }));
+    }
+
+    /// What stores have that were written before nested shells were told apart from commands.
+    #[test]
+    fn layout_3_is_read() {
+        #[rustfmt::skip]
+        let golden: &[u8] = &[
+            3,
+            7, 0, 0, 0, 0, 0, 0, 0,
+            0x92, 0x10, 0, 0,
+            99, 0, 0, 0, 0, 0, 0, 0,
+            41, 0, 0, 0,
+            1, 3, 0, 0, 0, 0, 0, 0, 0,
+            0xe8, 3, 0, 0,
+            40, 0, 0, 0, 0, 0x88, 0, 0,
+            2, 0, 0, 0, b's', b'h',
+            6, 0, 0, 0, b'/', b'b', b'i', b'n', b'/', 0xff,
+            2, 0, 0, 0, 2, 0, 0, 0, b's', b'h', 0, 0, 0, 0,
+            0,
+            1, 0, 0, 0, b'/',
+            1, 0, 0, 0, 1, 0, 0, 0, b'M', 1, 0, 0, 0, b'1',
+            3, 0, 0, 0, b'1', b'.', b'2',
+            1, 0, 0, 0,
+            5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0, b'/', b'e', 1, 0, 0, 0, 1, 0, 0, 0, b'a',
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc9, 0x9a, 0x3b,
+            2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0,
+            2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
+            1,
+        ];
+        assert_eq!(decode(golden), Ok(Actor { prompts: false, ..sample() }));
     }
 
     #[test]

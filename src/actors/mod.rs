@@ -10,6 +10,7 @@
 
 pub mod agents;
 pub mod codec;
+mod errands;
 pub(crate) mod files;
 mod lineage;
 pub mod own;
@@ -111,6 +112,8 @@ pub struct Actor {
     pub sid: u32,
     /// The number of its terminal; 0 when it has none.
     pub tty: u32,
+    /// A shell that somebody types commands into: it was given neither a script nor a command, and its standard input is a terminal.
+    pub prompts: bool,
     pub comm: Vec<u8>,
     pub exe: Vec<u8>,
     /// At most 64 KiB in 256 arguments, without secrets (`redact.rs`).
@@ -136,11 +139,13 @@ pub struct Actor {
 pub trait Sink: Send + Sync {
     /// A number never given before, in this run or another. Some are never used.
     fn next_id(&self) -> ActorId;
+    /// What is known of a process now; called when it is new and on changes, before [`Sink::save`]. Calls for one actor never overlap. Must not wait.
+    fn see(&self, actor: &Actor);
     /// Inserts or replaces; called before the id is first returned, and on changes. Calls for one actor never overlap.
     fn save(&self, actor: &Actor);
     /// A known live process made a child process (not a thread). From the background thread, in the order of the kernel.
     fn forked(&self, parent: ActorId, child_pid: u32, at_monotonic_ns: u64);
-    /// The process is gone, and that was saved before. Only what its files tell may still follow.
+    /// The process is gone, and that was told before. Only what its files tell may still follow.
     fn exited(&self, actor: ActorId);
     /// The kernel dropped events of processes: calls of `forked` may be missing just before now.
     fn gap(&self, reason: &str);
@@ -162,17 +167,24 @@ impl Default for Options {
 /// The processes known, and the thread that follows them.
 pub struct Actors {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Actors {
-    /// Starts the background thread. To be called in the process that will serve requests: after any fork.
+    /// Starts the background threads. To be called in the process that will serve requests: after any fork.
     pub fn start(sink: Arc<dyn Sink>, options: Options) -> io::Result<Arc<Actors>> {
         let (shared, watcher) = Shared::new(sink, options)?;
         let shared = Arc::new(shared);
+        let errands = shared.errands.open();
         let background = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("actors".to_owned()).spawn(move || watcher.run(&background))?;
-        Ok(Arc::new(Actors { shared, thread: Mutex::new(Some(thread)) }))
+        let watches = std::thread::Builder::new().name("actors".to_owned()).spawn(move || watcher.run(&background))?;
+        let background = Arc::clone(&shared);
+        let runs = move || background.run(&errands);
+        let runs = std::thread::Builder::new().name("errands".to_owned()).spawn(runs).inspect_err(|_| {
+            shared.errands.close();
+            shared.request_stop();
+        })?;
+        Ok(Arc::new(Actors { shared, threads: Mutex::new(vec![watches, runs]) }))
     }
 
     /// The process of a thread, and a note that it was active now. Thread 0 is [`ActorId::KERNEL`].
@@ -214,7 +226,7 @@ impl Actors {
         self.shared.is_live()
     }
 
-    /// Waits, at most 200 ms, until everything that already happened to processes is processed.
+    /// Waits until everything that already happened to processes is processed, at most 200 ms, and saved, at most 5 s.
     pub fn drain(&self) {
         self.shared.drain();
     }
@@ -224,13 +236,14 @@ impl Actors {
         self.shared.flush();
     }
 
-    /// Ends the background thread. Actors stay readable; exits are no longer noticed.
+    /// Ends the background threads. Actors stay readable; exits are no longer noticed.
     pub fn stop(&self) {
         self.shared.request_stop();
-        let Some(thread) = self.thread.lock().take() else { return };
-        // A callback of the sink may drop the last handle on the background thread itself, which cannot wait for itself.
-        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-            tracing::error!("the thread that follows processes panicked");
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // A callback of the sink may drop the last handle on a background thread itself, which cannot wait for itself.
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("a thread that follows processes panicked");
+            }
         }
     }
 }

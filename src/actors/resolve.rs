@@ -5,13 +5,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::epoll;
 
+use super::errands::{Errand, Errands};
 use super::procfs::{ImageMark, Proc, Stat};
 use super::table::{Entry, Hit, Inserted, State, Table, Tids};
 use super::watch::{WAKE, Watcher};
@@ -30,8 +31,9 @@ pub struct Shared {
     pub(super) wake: OwnedFd,
     /// Processes that the background thread is to look at.
     pub(super) pending: Mutex<Vec<Arc<Entry>>>,
-    /// Agents whose version it is to find.
-    pub(super) unversioned: Mutex<Vec<Arc<Entry>>>,
+    pub(super) errands: Errands,
+    /// The background thread.
+    pub(super) background: OnceLock<std::thread::ThreadId>,
     /// The connector reports forks and execs.
     pub(super) live: AtomicBool,
     pub(super) stopping: AtomicBool,
@@ -56,7 +58,6 @@ pub struct Fence {
     /// Times that the thread has woken.
     #[cfg(test)]
     pub rounds: u64,
-    pub thread: Option<std::thread::ThreadId>,
 }
 
 /// A process that closes a descriptor and may be in the middle of an execve.
@@ -101,10 +102,15 @@ pub struct Look {
     pub marks: Vec<(Vec<u8>, Vec<u8>)>,
     /// See [`State::here`]; only looked up of agents.
     pub here: bool,
+    /// See [`Actor::prompts`].
+    pub prompts: bool,
 }
 
 /// The link that is the same for processes with the same mounts.
 const MOUNTS: &str = "ns/mnt";
+
+/// What somebody may be typing at.
+const TERMINALS: [&[u8]; 3] = [b"/dev/pts/", b"/dev/tty", b"/dev/console"];
 
 impl Shared {
     pub(super) fn new(sink: Arc<dyn Sink>, options: Options) -> io::Result<(Shared, Watcher)> {
@@ -122,7 +128,8 @@ impl Shared {
             epoll,
             wake,
             pending: Mutex::new(Vec::new()),
-            unversioned: Mutex::new(Vec::new()),
+            errands: Errands::default(),
+            background: OnceLock::new(),
             mounts: proc.link(own, MOUNTS),
             proc,
             live: AtomicBool::new(watcher.has_connector()),
@@ -318,7 +325,9 @@ impl Shared {
             && self.mounts.is_some()
             && self.proc.link(pid, MOUNTS) == self.mounts
             && self.proc.link(pid, "root").is_some_and(|root| root == b"/");
-        Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd, marks, here })
+        let prompts = agents::is_bare_shell(&cmdline.args)
+            && self.proc.link(pid, "fd/0").is_some_and(|input| TERMINALS.iter().any(|t| input.starts_with(t)));
+        Some(Look { argv: cmdline.args, argv_truncated: cmdline.truncated, exe, cwd, marks, here, prompts })
     }
 
     /// Puts a process into the table, tells the sink, and watches for its exit.
@@ -354,6 +363,7 @@ impl Shared {
             },
         };
         let look = look.unwrap_or_default();
+        let prompts = look.prompts && stat.as_ref().is_some_and(|stat| !stat.forked_no_exec);
         let (sid, tty) = stat.as_ref().map_or((0, 0), |stat| (stat.sid, stat.tty));
         let (start, ppid) = stat.as_ref().map_or((0, 0), |stat| (stat.start, stat.ppid));
         let mark = stat.as_ref().map_or(ImageMark::default(), |stat| stat.image);
@@ -366,6 +376,7 @@ impl Shared {
             uid,
             sid,
             tty,
+            prompts,
             comm: stat.map(|stat| stat.comm).unwrap_or_default(),
             exe: look.exe,
             argv: look.argv,
@@ -420,8 +431,23 @@ impl Shared {
         }
     }
 
+    /// Tells of the latest state and saves it: at once, or soon if the background thread wants it, which may not wait for a disk.
+    pub(super) fn save(&self, entry: &Arc<Entry>) {
+        {
+            let _turn = entry.seeing.lock();
+            self.sink.see(&entry.snapshot());
+        }
+        if !self.is_background() || !self.errands.give(Errand::Save(Arc::clone(entry))) {
+            self.write(entry);
+        }
+    }
+
+    fn is_background(&self) -> bool {
+        self.background.get() == Some(&std::thread::current().id())
+    }
+
     /// Saves the latest state; see [`Entry::saving`].
-    pub(super) fn save(&self, entry: &Entry) {
+    pub(super) fn write(&self, entry: &Entry) {
         let _turn = entry.saving.lock();
         let actor = entry.snapshot();
         entry.last_saved.store(actor.last.as_nanos(), Ordering::Relaxed);
@@ -458,15 +484,14 @@ impl Shared {
         self.wake();
     }
 
-    /// Has the background thread find out which version of an agent the process is, if it is one.
+    /// Has it found out which version of an agent the process is, if it is one.
     pub(super) fn seek_version(&self, entry: &Arc<Entry>) {
         let is_agent = {
             let actor = &entry.state.lock().actor;
             actor.details == Details::Full && agents::image(&actor.exe, &actor.argv).is_some()
         };
         if is_agent {
-            self.unversioned.lock().push(Arc::clone(entry));
-            self.wake();
+            self.errands.give(Errand::Version(Arc::clone(entry)));
         }
     }
 
@@ -498,15 +523,17 @@ impl Shared {
     }
 
     pub(super) fn drain(&self) {
-        let mut fence = self.fence.lock();
-        if fence.closed || fence.thread == Some(std::thread::current().id()) {
+        if self.is_background() {
             return;
         }
+        let mut fence = self.fence.lock();
         fence.asked += 1;
         let ticket = fence.asked;
         self.wake();
         let deadline = Duration::from_millis(200);
         self.passed.wait_while_for(&mut fence, |fence| fence.passed < ticket && !fence.closed, deadline);
+        drop(fence);
+        self.errands.wait();
     }
 
     pub(super) fn request_stop(&self) {
@@ -530,5 +557,6 @@ fn inherited(parent: &Entry) -> Option<Look> {
         cwd: actor.cwd.clone(),
         marks: actor.marks.clone(),
         here: false,
+        prompts: false,
     })
 }

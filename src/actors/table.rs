@@ -1,6 +1,6 @@
 //! The tables in memory: which processes are known, and which thread belongs to which.
 //!
-//! Pure bookkeeping: reads no `/proc`, calls no sink. Every lock in here is a leaf but [`Entry`]'s `saving` and `state`.
+//! Pure bookkeeping: reads no `/proc`, calls no sink. Every lock in here is a leaf but [`Entry`]'s `saving`, `seeing` and `state`.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -49,8 +49,9 @@ pub struct Entry {
     pub pidfd: Mutex<Option<OwnedFd>>,
     /// Its threads in the cache, but for the leader.
     threads: Mutex<Vec<u32>>,
-    /// Serialises [`super::Sink::save`], so that a newer state is never overwritten by an older one.
+    /// Serialises [`super::Sink::save`], so that a newer state is never overwritten by an older one; and the same for [`super::Sink::see`].
     pub saving: Mutex<()>,
+    pub seeing: Mutex<()>,
     pub state: Mutex<State>,
 }
 
@@ -74,6 +75,7 @@ impl State {
         let image = Image { until, exe: std::mem::take(&mut actor.exe), argv: std::mem::take(&mut actor.argv) };
         actor.argv_truncated = false;
         actor.version = None;
+        actor.prompts = false;
         if image.exe.is_empty() && image.argv.is_empty() {
             return;
         }
@@ -105,6 +107,7 @@ impl Entry {
             pidfd: Mutex::new(pidfd),
             threads: Mutex::new(Vec::new()),
             saving: Mutex::new(()),
+            seeing: Mutex::new(()),
             state: Mutex::new(state),
         }
     }

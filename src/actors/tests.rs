@@ -13,6 +13,7 @@ use super::*;
 #[derive(Default)]
 struct Memory {
     ids: AtomicU64,
+    seen: Mutex<FxHashMap<ActorId, Actor>>,
     saved: Mutex<FxHashMap<ActorId, Actor>>,
     forks: Mutex<Vec<(ActorId, u32)>>,
     exits: Mutex<Vec<ActorId>>,
@@ -21,6 +22,10 @@ struct Memory {
 impl Sink for Memory {
     fn next_id(&self) -> ActorId {
         ActorId(self.ids.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn see(&self, actor: &Actor) {
+        self.seen.lock().insert(actor.id, actor.clone());
     }
 
     fn save(&self, actor: &Actor) {
@@ -34,7 +39,7 @@ impl Sink for Memory {
     }
 
     fn exited(&self, actor: ActorId) {
-        assert!(self.saved.lock()[&actor].exit.is_some());
+        assert!(self.seen.lock()[&actor].exit.is_some());
         self.exits.lock().push(actor);
     }
 

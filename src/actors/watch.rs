@@ -11,10 +11,9 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use rustix::event::{Timespec, epoll};
 
-use super::files::Files;
 use super::resolve::{Fence, Shared};
 use super::table::Entry;
-use super::{Details, Exit, Options, agents, version};
+use super::{Details, Exit, Options};
 use crate::clock;
 use crate::sys::pidfd;
 use crate::sys::procconn::{ProcConn, ProcEvent, Received};
@@ -27,6 +26,8 @@ const CONNECTOR: u64 = u64::MAX - 1;
 /// How often a process in the middle of an execve is looked at again, and how long after.
 const RETRIES: u32 = 4;
 const RETRY_NS: u64 = 10_000_000;
+/// As of nice(1).
+const NICE: i32 = -10;
 /// How long the connector may take to tell how a process ended when the kernel's pidfds cannot.
 const PATIENCE_NS: u64 = 100_000_000;
 
@@ -81,7 +82,9 @@ impl Watcher {
     }
 
     pub fn run(mut self, shared: &Shared) {
-        shared.fence.lock().thread = Some(std::thread::current().id());
+        let _ = shared.background.set(std::thread::current().id());
+        // A process may end a moment after it began: whoever reads it has to be there first. Only some may ask for that.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
         let mut ready: Vec<epoll::Event> = Vec::with_capacity(256);
         while !shared.stopping.load(Ordering::Acquire) {
             // Read before the wait: what happened before a ticket was asked for is then in this round's events.
@@ -120,11 +123,12 @@ impl Watcher {
                 shared.passed.notify_all();
             }
         }
-        shared.find_versions();
         shared.live.store(false, Ordering::Relaxed);
         let mut fence: MutexGuard<'_, Fence> = shared.fence.lock();
         fence.closed = true;
         shared.passed.notify_all();
+        drop(fence);
+        shared.errands.close();
     }
 
     /// `None`, for ever, unless something is due at a time of its own.
@@ -259,7 +263,6 @@ impl Watcher {
         for entry in pending {
             self.look(shared, entry, RETRIES);
         }
-        shared.find_versions();
         if self.retries.is_empty() && self.waiting.is_empty() {
             return;
         }
@@ -330,7 +333,7 @@ impl Shared {
                 state.retire_image(at);
                 state.actor.details = Details::Missing;
                 state.read_ns = read_ns;
-                state.actor.comm = stat.map(|stat| stat.comm).unwrap_or_default();
+                state.actor.comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
                 state.mark = mark;
             }
             let completed = state.actor.details != Details::Full && look.is_some();
@@ -342,6 +345,7 @@ impl Shared {
                 state.actor.marks = look.marks;
                 state.actor.details = Details::Full;
                 state.here = look.here;
+                state.actor.prompts = look.prompts && stat.as_ref().is_some_and(|stat| !stat.forked_no_exec);
                 state.read_ns = read_ns;
                 entry.inherited.store(false, Ordering::Relaxed);
             }
@@ -361,32 +365,6 @@ impl Shared {
             self.seek_version(entry);
         }
         if unreadable { Outcome::Unreadable } else { Outcome::Known }
-    }
-
-    /// Finds the versions of agents. They may have ended meanwhile; their files are still there.
-    fn find_versions(&self) {
-        let entries = std::mem::take(&mut *self.unversioned.lock());
-        if entries.is_empty() {
-            return;
-        }
-        let files = Files::now();
-        for entry in entries {
-            let (actor, here) = {
-                let state = entry.state.lock();
-                (state.actor.clone(), state.here)
-            };
-            let Some(agent) = agents::image(&actor.exe, &actor.argv) else { continue };
-            let Some(found) = version::of(agent, &actor, files.as_ref().filter(|_| here)) else { continue };
-            {
-                let mut state = entry.state.lock();
-                // It may run something else by now.
-                if state.actor.exe != actor.exe || state.actor.argv != actor.argv {
-                    continue;
-                }
-                state.actor.version = Some(found);
-            }
-            self.save(&entry);
-        }
     }
 
     /// The wait status of a process whose pidfd says that it ended.

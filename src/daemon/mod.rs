@@ -101,7 +101,8 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     store.space.claim(1 << 20)?;
     // For tests of what works without the process connector (containers, old kernels).
     let connector = std::env::var_os("REGENTFS_NO_CONNECTOR").is_none();
-    let config = Config { mode: mounting.mode, live_base: mounting.is_elsewhere(), connector };
+    let quiet = std::env::var("REGENTFS_QUIET_MS").ok().and_then(|ms| Some(Duration::from_millis(ms.parse().ok()?)));
+    let config = Config { mode: mounting.mode, live_base: mounting.is_elsewhere(), connector, quiet };
     let shown = hold::shown(&store, &mounting.shows)?;
     let engine = Engine::start_at(store.clone(), base, shown, &mounting.mountpoint, &config)?;
     let ours = Caller { tid: std::process::id(), uid: geteuid().as_raw(), gid: getegid().as_raw() };

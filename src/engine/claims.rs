@@ -76,6 +76,8 @@ pub(crate) struct Claims {
     /// Somebody began to change something, or ended.
     news: Condvar,
     closed: AtomicBool,
+    /// In place of [`QUIET`] and [`QUIET_COMMAND`].
+    quiet: Option<Duration>,
 }
 
 /// After so long without a change, what an agent or an editor did itself is a step; of a command that goes on, a part of one.
@@ -85,6 +87,15 @@ const QUIET_COMMAND: Duration = Duration::from_secs(3);
 const MOST: Duration = Duration::from_secs(1);
 
 impl Claims {
+    /// `quiet` is for tests: see [`super::Config::quiet`].
+    pub fn new(quiet: Option<Duration>) -> Claims {
+        Claims { quiet, ..Claims::default() }
+    }
+
+    pub fn quiet(&self) -> Option<Duration> {
+        self.quiet
+    }
+
     /// Notes that a writer is about to change these, and to give `anew` other contents. With the gate passed.
     ///
     /// Returns false, and notes nothing, if the epoch has to end before.
@@ -172,12 +183,21 @@ impl Claims {
             self.news.wait(&mut state);
             return false;
         }
-        let Some(left) = state.writers.values().map(|a| left(a, now())).min() else { return false };
+        let Some(left) = state.writers.values().map(|a| self.left(a, now())).min() else { return false };
         if left.is_zero() {
             return true;
         }
         self.news.wait_for(&mut state, left.min(MOST));
         false
+    }
+
+    /// How long until the step of a writer is over, if it does nothing more.
+    fn left(&self, active: &Active, now: u64) -> Duration {
+        if active.ended {
+            return Duration::ZERO;
+        }
+        let quiet = self.quiet.unwrap_or(if active.lasts { QUIET } else { QUIET_COMMAND });
+        quiet.saturating_sub(Duration::from_nanos(now.saturating_sub(active.last)))
     }
 
     /// The epoch was sealed, or there was nothing to seal.
@@ -196,14 +216,6 @@ impl Claims {
     }
 }
 
-/// How long until the step of a writer is over, if it does nothing more.
-fn left(active: &Active, now: u64) -> Duration {
-    if active.ended {
-        return Duration::ZERO;
-    }
-    let quiet = if active.lasts { QUIET } else { QUIET_COMMAND };
-    quiet.saturating_sub(Duration::from_nanos(now.saturating_sub(active.last)))
-}
 
 #[cfg(test)]
 mod tests {

@@ -95,6 +95,8 @@ pub struct Config {
     pub live_base: bool,
     /// Listen to the kernel's process connector where it works. Off only in tests.
     pub connector: bool,
+    /// How long a step goes on when nothing is changed. `None`, the default, is best; tests that count snapshots need more than a busy disk takes.
+    pub quiet: Option<std::time::Duration>,
 }
 
 impl Engine {
@@ -125,7 +127,7 @@ impl Engine {
             Some(shown) => Overlay::open_shown(store, base, journal, config.live_base, shown),
         }?;
         let epoch = overlay.epoch();
-        let engine = Engine::assemble(common, overlay, config.mode, shown.is_none(), at)?;
+        let engine = Engine::assemble(common, overlay, config.mode, shown.is_none(), at, config.quiet)?;
         engine.common.begin(config.mode.name(), epoch, config.connector)?;
         Ok(engine)
     }
@@ -161,7 +163,7 @@ impl Engine {
             branch::still_there(kv, at)?;
         }
         let overlay = self.overlay.open_beside(what, live_base)?;
-        let engine = Engine::assemble(common.clone(), overlay, mode, shown.is_none(), at)?;
+        let engine = Engine::assemble(common.clone(), overlay, mode, shown.is_none(), at, self.claims.quiet())?;
         if let Err(error) = engine.tell_of("mount") {
             engine.stop();
             return Err(error.into());
@@ -175,6 +177,7 @@ impl Engine {
         mode: Mode,
         in_place: bool,
         at: &std::path::Path,
+        quiet: Option<std::time::Duration>,
     ) -> Result<Arc<Engine>, StoreError> {
         let thread_error = || StoreError::io("start", "a thread");
         let overlay = Arc::new(overlay);
@@ -193,7 +196,7 @@ impl Engine {
             handles: handles::Handles::default(),
             dir_handles: handles::DirHandles::default(),
             unsettled: settle::Unsettled::default(),
-            claims: claims::Claims::default(),
+            claims: claims::Claims::new(quiet),
             stopped: AtomicBool::new(false),
             at: at.to_owned(),
             common,

@@ -49,9 +49,12 @@ impl Sink for EngineSink {
         }
     }
 
-    fn save(&self, actor: &Actor) {
+    fn see(&self, actor: &Actor) {
         self.tended.see(actor);
         self.write_of(actor);
+    }
+
+    fn save(&self, actor: &Actor) {
         let mut batch = Batch::new();
         batch.put(Table::Meta, &keys::actor(actor.id), &codec::encode(actor));
         if let Err(error) = self.store.kv.commit(&batch, Sync::No) {

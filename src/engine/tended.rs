@@ -64,7 +64,9 @@ impl Tended {
             }
             (Some((agent, By::Environment)), _) => top(Some(agent)),
             (None, Some((_, above))) if above.sid == actor.sid && actor.sid != 0 => {
-                member(above.session, above.command.or(Some(actor.id)), None)
+                // A shell inside the session that somebody types into stands for the session's own.
+                let command = if actor.prompts { None } else { above.command.or(Some(actor.id)) };
+                member(above.session, command, None)
             }
             (None, _) => top(None),
         };

@@ -171,7 +171,9 @@ impl Who {
         let together = chain.iter().take_while(|actor| actor.sid == own.sid || actor.sid == 0).count().max(1);
         let leader = chain.iter().take(together).position(|actor| actor.pid == own.sid).unwrap_or(together - 1);
         let session = chain.get(leader).map_or(id, |actor| actor.id);
-        let command = chain.get(..leader).and_then(<[_]>::last).map(|actor| actor.id);
+        // A shell inside the session that somebody types into stands for the session's own.
+        let shell = chain.iter().take(leader).position(|actor| actor.prompts).unwrap_or(leader);
+        let command = chain.get(..shell).and_then(<[_]>::last).map(|actor| actor.id);
         let kind = if chain.get(leader).is_none_or(|top| top.tty == 0) { Kind::Script } else { Kind::Human };
         (kind, Place { session, command })
     }
@@ -236,6 +238,7 @@ mod tests {
             uid: 0,
             sid,
             tty,
+            prompts: false,
             comm: Vec::new(),
             exe: format!("/usr/bin/{}", argv[0].rsplit('/').next().unwrap()).into_bytes(),
             argv: argv.iter().map(|a| bytes(a)).collect(),
@@ -286,6 +289,27 @@ mod tests {
         assert_eq!(told(&who, 2), (2, None, "human"));
         assert_eq!(who.session_name(ActorId(3)).as_deref(), Some("abc"));
         assert_eq!(who.session_name(ActorId(2)), None);
+    }
+
+    #[test]
+    fn a_shell_inside_another_one() {
+        let prompts = |actor: Actor| Actor { prompts: true, ..actor };
+        let who = Who::of(vec![
+            actor(2, 1, 2, 7, &["sh", "-c", "bash"], &[]),
+            prompts(actor(3, 2, 2, 7, &["bash"], &[])),
+            actor(4, 3, 2, 7, &["make"], &[]),
+            actor(5, 4, 2, 7, &["cc"], &[]),
+            prompts(actor(6, 3, 2, 7, &["bash"], &[])),
+            actor(7, 6, 2, 7, &["sed"], &[]),
+            // Begins a session of its own.
+            prompts(actor(8, 6, 8, 7, &["bash"], &[])),
+            actor(9, 8, 8, 7, &["vi"], &[]),
+        ]);
+        let told: Vec<_> = (2..=9).map(|id| told(&who, id)).collect();
+        let human = |session, command| (session, command, "human");
+        let inner = [human(2, None), human(2, None), human(2, Some(4)), human(2, Some(4))];
+        let outer = [human(2, None), human(2, Some(7)), human(8, None), human(8, Some(9))];
+        assert_eq!(told, [inner, outer].concat());
     }
 
     #[test]

@@ -23,6 +23,8 @@ impl Human {
     fn new(dir: &Path) -> Human {
         let mut command = Command::new("script");
         clear(&mut command);
+        // Which does not exec the shell, so that this is inside another one.
+        command.env("SHELL", "/bin/sh");
         command.args(["--quiet", "--return", "--command", "bash --norc --noprofile", "/dev/null"]);
         command.current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Human { child: command.spawn().expect("run script"), lines: 0 }

@@ -580,7 +580,7 @@ fn nothing_is_done_twice_for_a_copy() {
 #[test]
 fn an_open_file_keeps_its_bytes() {
     let scene = scene();
-    let config = Config { mode: Mode::Off, live_base: false, connector: false };
+    let config = Config { mode: Mode::Off, live_base: false, connector: false, quiet: None };
     let engine = Engine::start(scene.store.clone(), scene.overlay.base().clone(), &config).unwrap();
     let overlay = engine.overlay();
     let caller = Caller { tid: 0, uid: 0, gid: 0 };
