@@ -15,3 +15,5 @@ mod rng;
 mod scene;
 #[path = "model/seeds.rs"]
 mod seeds;
+#[path = "states/selected.rs"]
+mod selected;

@@ -24,7 +24,7 @@ pub struct Args {
     #[command(flatten)]
     steps: chosen::Steps,
     /// The commits of the mount's HEAD that the repository does not have, as a new branch of this name there; files are left alone
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "from", "only", "ours", "theirs", "dry_run"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["paths", "from", "only", "ours", "theirs", "dry_run", "session", "step", "by", "except"])]
     as_branch: Option<String>,
     /// Where the repository was changed meanwhile: overwrite it
     #[arg(long, conflicts_with = "theirs")]

@@ -1,23 +1,24 @@
-//! Which steps a command is about, for the commands that will take them.
-//!
-//! Not offered yet: what was applied before can still be brought over a second time (`timeline/selected.rs`).
+//! Options that select steps, for the commands that take them.
 
-use crate::query::chosen::Chosen;
+use clap_complete::engine::ArgValueCompleter;
 
-/// Which steps count. All but `except` add up.
+use super::complete;
+use crate::query::chosen::{Chosen, KINDS};
+
+/// Which steps count. All but --except add up.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Steps {
-    /// Only what this session did.
-    #[arg(skip)]
+    /// Only what this session did; several times for several
+    #[arg(long, value_name = "SESSION", help_heading = "By who did it")]
     session: Vec<String>,
-    /// Only what this step did.
-    #[arg(skip)]
+    /// Only what this step did
+    #[arg(long, value_name = "STEP", help_heading = "By who did it", add = ArgValueCompleter::new(complete::step))]
     step: Vec<String>,
-    /// Only what people, agents or scripts did.
-    #[arg(skip)]
+    /// Only what people, agents or scripts did
+    #[arg(long, value_name = "WHO", help_heading = "By who did it", value_parser = KINDS)]
     by: Vec<String>,
-    /// All of that, or everything, but what this step or session did.
-    #[arg(skip)]
+    /// All of that, or everything, but what this step or session did
+    #[arg(long, value_name = "STEP", help_heading = "By who did it", add = ArgValueCompleter::new(complete::step))]
     except: Vec<String>,
 }
 

@@ -8,11 +8,11 @@ use clap_complete::engine::ArgValueCompleter;
 use super::{Which, chosen, complete, diff, moved, repo};
 use crate::control::protocol::{Request, Rewind};
 
-/// Take the tree, or only some paths, back to a snapshot; live, and undoable
+/// Take the tree, or only some paths, back to a snapshot, or to what some steps changed and nothing else; live, and undoable
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// An id or its beginning, a label, base, @{10 minutes ago}, now~2
-    #[arg(add = ArgValueCompleter::new(complete::snapshot), required = true)]
+    #[arg(add = ArgValueCompleter::new(complete::snapshot), required_unless_present_any = ["session", "step", "by", "except"])]
     snapshot: Option<PathBuf>,
     /// Only these files and directories
     paths: Vec<PathBuf>,
