@@ -34,12 +34,21 @@ pub struct Wanted<'w> {
     pub paths: &'w [Path],
     /// The past of which is a selection made.
     pub state: &'w Lineage,
-    /// What the repository on disk has already, and up to which epoch.
-    pub done: &'w BTreeMap<Path, Epoch>,
+    /// What the repository on disk got already.
+    pub done: &'w BTreeMap<Path, Brought>,
     /// What counts where the repository on disk has something else by now: theirs is what is selected.
     pub favor: Favor,
     /// For people: what it is.
     pub note: &'w str,
+}
+
+/// How much of a path's history is in the repository on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brought {
+    /// All up to this epoch.
+    pub upto: Epoch,
+    /// The state that has the path as it was in the repository then; `None` if it still is like that.
+    pub state: Option<At>,
 }
 
 /// Where something excludes what is selected.
@@ -96,10 +105,17 @@ impl Machine {
         let scratch = self.scratch(ctx)?;
         let base = Arc::new(Lineage::base());
         // As the repository was before anything was brought into it, but for what it has all of.
-        let done: Vec<Path> = wanted.done.keys().cloned().collect();
-        if !done.is_empty() {
-            let view = View::new(&scratch.overlay, base.clone());
-            let plan = scratch.overlay.plan_paths(&view, &done, ctx).map_err(&look)?;
+        let mut done: BTreeMap<Option<At>, Vec<Path>> = BTreeMap::new();
+        for (path, brought) in wanted.done {
+            done.entry(brought.state).or_default().push(path.clone());
+        }
+        for (state, paths) in done {
+            let state = match state {
+                Some(at) => Arc::new(Lineage::of(&*self.overlay.store().kv, at)?),
+                None => base.clone(),
+            };
+            let view = View::new(&scratch.overlay, state);
+            let plan = scratch.overlay.plan_paths(&view, &paths, ctx).map_err(&look)?;
             scratch.put(ctx, &plan)?;
         }
         let origin = match scratch.differs_from(&base, &[])? {
@@ -183,7 +199,7 @@ impl Machine {
         for bit in &bits {
             let part = bit.part();
             let upto = part.to.at().epoch;
-            let is_done = |path: &Path| wanted.done.get(path).is_some_and(|done| upto <= *done);
+            let is_done = |path: &Path| wanted.done.get(path).is_some_and(|done| upto <= done.upto);
             let is_wanted = |path: &Path| {
                 (wanted.paths.is_empty() || wanted.paths.iter().any(|p| path.is_below(p))) && !is_done(path)
             };
