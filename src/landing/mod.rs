@@ -26,7 +26,7 @@ use crate::timeline::machine::TimeError;
 use crate::timeline::{Gate, Machine};
 use crate::types::{At, Errno, Ino, Note, Op, Path};
 
-pub use done::done;
+pub use done::{done, name_of};
 pub use keep::{Kept, all as kept};
 pub use plan::{Planned, Wanted};
 
@@ -39,6 +39,8 @@ pub struct Selection {
     pub from: Option<At>,
     /// Only what changed between these two.
     pub only: Option<(Arc<Lineage>, Arc<Lineage>)>,
+    /// Of what was put together: what it is called, and of which state's past it is.
+    pub made: Option<(String, At)>,
     /// What is done about a base that moved.
     pub decide: Decide,
 }
@@ -162,10 +164,13 @@ impl Landing<'_> {
         if planned.plan.steps.is_empty() {
             return Err(LandError::Nothing);
         }
-        let note = match planned.paths().as_slice() {
-            [path] => format!("apply of {path}"),
-            paths => format!("apply of {} paths", paths.len()),
+        let note = match (&selection.made, planned.paths().as_slice()) {
+            (Some((name, _)), _) => name.clone(),
+            (None, [path]) => format!("apply of {path}"),
+            (None, paths) => format!("apply of {} paths", paths.len()),
         };
+        let made = selection.made.as_ref().map(|(_, state)| *state);
+        let range = selection.only.as_ref().map(|(_, to)| to.at());
         let operation = Operation {
             id,
             time: ctx.now,
@@ -174,7 +179,7 @@ impl Landing<'_> {
             after: before,
             last: before,
             kept: id,
-            brought: None,
+            brought: made.or(selection.from).or(range),
             undone: false,
             note,
         };
