@@ -64,7 +64,11 @@ impl Mover<'_> {
         let moves = moves(self.machine, &state)?;
         let apart: BTreeSet<Epoch> = moves.iter().flat_map(|o| [o.after.epoch, o.last.epoch]).collect();
         let done = landing::done(self.overlay(), &state)?;
-        let apart = apart.into_iter().chain(done.paths.values().flatten().map(|had| had.upto.next())).collect();
+        let apart = apart
+            .into_iter()
+            .chain([done.all.next()])
+            .chain(done.paths.values().flatten().map(|had| had.upto.next()))
+            .collect();
         // What is chosen is told apart by the selections that were brought over before. One of which a name means nothing any more is of nobody.
         let before: Vec<Option<Choice<'_>>> = done.by.iter().map(|chosen| chosen.resolve(&steps).ok()).collect();
         let class = |writer| {

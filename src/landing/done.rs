@@ -33,9 +33,13 @@ pub fn done(overlay: &Overlay, state: &Lineage) -> Result<Done> {
             continue;
         }
         let which = match operation.brought {
-            // The present, as it was.
+            // The present, of these paths.
             None => None,
             Some(_) => match chosen_of(&operation.note) {
+                None if taken == operation.before => {
+                    done.all = done.all.max(taken.epoch);
+                    None
+                }
                 Some(chosen) => match done.by.iter().position(|known| *known == chosen) {
                     Some(known) => Some(known),
                     None if done.by.len() < MOST => {

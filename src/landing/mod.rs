@@ -45,6 +45,19 @@ pub struct Selection {
     pub decide: Decide,
 }
 
+impl Selection {
+    /// What an operation says of where it came from; the state before it for all that there is (see `done.rs`).
+    fn origin(&self, before: At) -> Option<At> {
+        let whole = self.paths.is_empty() && self.decide != Decide::Theirs;
+        match (&self.made, &self.only, self.from) {
+            (Some((_, state)), ..) => Some(*state),
+            (None, Some((from, _)), _) => Some(from.at()),
+            (None, None, Some(from)) if from != before => Some(from),
+            (None, None, Some(_) | None) => whole.then_some(before),
+        }
+    }
+}
+
 /// What to do about what changed in the base since it was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decide {
@@ -169,8 +182,6 @@ impl Landing<'_> {
             (None, [path]) => format!("apply of {path}"),
             (None, paths) => format!("apply of {} paths", paths.len()),
         };
-        let made = selection.made.as_ref().map(|(_, state)| *state);
-        let range = selection.only.as_ref().map(|(_, to)| to.at());
         let operation = Operation {
             id,
             time: ctx.now,
@@ -179,7 +190,7 @@ impl Landing<'_> {
             after: before,
             last: before,
             kept: id,
-            brought: made.or(selection.from).or(range),
+            brought: selection.origin(before),
             undone: false,
             note,
         };

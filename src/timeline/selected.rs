@@ -13,14 +13,16 @@ use super::combine::{Conflict, Favor};
 use super::machine::{Machine, Result, os};
 use super::parts::{Found, Part};
 use crate::overlay::Ctx;
+use crate::overlay::graft::{Wish, Wishes};
+use crate::overlay::restore::differing;
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::Plan;
-use crate::overlay::view::Node;
+use crate::overlay::view::{Node, View};
 use crate::query::chosen::Chosen;
 use crate::store::history::{self, OpKind, Operation, TimelineRecord, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Sync};
-use crate::types::{At, Epoch, Ino, Note, Op, Path};
+use crate::types::{At, Epoch, Errno, Ino, Kind, Note, Op, Path};
 
 /// The name of the timelines in which states are put together.
 const NAME: &str = "selection";
@@ -43,6 +45,8 @@ pub struct Wanted<'w> {
 /// What applies brought into the repository on disk.
 #[derive(Clone, Debug, Default)]
 pub struct Done {
+    /// All up to this epoch, whatever became of it.
+    pub all: Epoch,
     /// The selections that were brought there.
     pub by: Vec<Chosen>,
     pub paths: BTreeMap<Path, Vec<Had>>,
@@ -64,7 +68,7 @@ impl Done {
             part.to.at().epoch <= had.upto
                 && had.which.is_none_or(|which| part.class & 1_u64.wrapping_shl(which as u32) != 0)
         };
-        self.paths.get(path).is_some_and(|all| all.iter().any(has))
+        part.to.at().epoch <= self.all || self.paths.get(path).is_some_and(|all| all.iter().any(has))
     }
 }
 
@@ -216,6 +220,35 @@ impl Machine {
                 }
             }
         }
+        if clashes.is_empty() {
+            self.tidy(ctx, wanted, &brought).map_err(os("what is selected cannot be put together"))?;
+        }
         Ok(clashes)
+    }
+
+    /// Takes away directories that came there only because something was in them for a while.
+    fn tidy(&self, ctx: &Ctx, wanted: &Wanted<'_>, brought: &[&Part]) -> Result<(), Errno> {
+        let (disk, now) = (View::base(&self.overlay), View::now(&self.overlay));
+        let present = View::new(&self.overlay, Arc::new(wanted.state.clone()));
+        let (mut gone, mut wishes) = (BTreeSet::new(), Wishes::default());
+        // What is in a directory comes behind it.
+        for path in differing(&disk, &now)?.into_iter().rev() {
+            let Some(node) = now.find(&path)?.filter(|node| node.kind == Kind::Dir) else { continue };
+            let is_theirs = |part: &&Part| part.has(&path, None, Some(&node)) && !wanted.done.has(&path, part);
+            if disk.find(&path)?.is_some()
+                || brought.iter().any(|part| is_theirs(part))
+                || (wanted.all && present.find(&path)?.is_some())
+                || now.names(&node)?.iter().any(|name| !gone.contains(&path.join(name)))
+            {
+                continue;
+            }
+            gone.insert(path.clone());
+            wishes.add(path, Wish::Remove(node));
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let plan = self.overlay.plan_wishes(&now, wishes, ctx)?;
+        self.put(ctx, &plan).map_err(|_| Errno::EIO)
     }
 }
