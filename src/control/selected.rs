@@ -70,7 +70,8 @@ impl Mover<'_> {
             .chain(done.paths.values().flatten().map(|had| had.upto.next()))
             .collect();
         // What is chosen is told apart by the selections that were brought over before. One of which a name means nothing any more is of nobody.
-        let before: Vec<Option<Choice<'_>>> = done.by.iter().map(|chosen| chosen.resolve(&steps).ok()).collect();
+        let before: Vec<Option<Choice<'_>>> =
+            done.by.iter().map(|name| Chosen::parse(name)?.resolve(&steps).ok()).collect();
         let class = |writer| {
             let has = |one: &&Option<Choice<'_>>| one.as_ref().is_some_and(|choice| choice.has(writer));
             let bits =
@@ -155,7 +156,7 @@ impl Mover<'_> {
                 return self.tell_clashes(&apply.chosen, "apply", &picked, clashes, sink);
             }
         };
-        let name = landing::name_of(&apply.chosen);
+        let name = landing::name_of(&picked.name);
         let made = Some((name.clone(), picked.state.at()));
         let selection = Selection { paths: picked.paths.clone(), from, only: None, made, decide };
         let landed = if apply.dry_run {

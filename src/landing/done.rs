@@ -2,7 +2,6 @@
 
 use super::{LandError, Result, keep};
 use crate::overlay::Overlay;
-use crate::query::chosen::Chosen;
 use crate::store::history::{self, OpKind};
 use crate::store::lineage::Lineage;
 use crate::timeline::selected::{Done, Had};
@@ -10,13 +9,13 @@ use crate::timeline::selected::{Done, Had};
 /// Selections that are told apart.
 const MOST: usize = 64;
 
-/// How an apply of a selection is called.
-pub fn name_of(chosen: &Chosen) -> String {
-    format!("apply of what {} changed", chosen.name())
+/// How an apply of a selection of this name is called.
+pub fn name_of(selection: &str) -> String {
+    format!("apply of what {selection} changed")
 }
 
-fn chosen_of(note: &str) -> Option<Chosen> {
-    Chosen::parse(note.strip_prefix("apply of what ")?.strip_suffix(" changed")?)
+fn selection_of(note: &str) -> Option<&str> {
+    note.strip_prefix("apply of what ")?.strip_suffix(" changed")
 }
 
 /// What applies brought over, of all that is in the past of a state.
@@ -35,15 +34,15 @@ pub fn done(overlay: &Overlay, state: &Lineage) -> Result<Done> {
         let which = match operation.brought {
             // The present, of these paths.
             None => None,
-            Some(_) => match chosen_of(&operation.note) {
+            Some(_) => match selection_of(&operation.note) {
                 None if taken == operation.before => {
                     done.all = done.all.max(taken.epoch);
                     None
                 }
-                Some(chosen) => match done.by.iter().position(|known| *known == chosen) {
+                Some(name) => match done.by.iter().position(|known| known == name) {
                     Some(known) => Some(known),
                     None if done.by.len() < MOST => {
-                        done.by.push(chosen);
+                        done.by.push(name.to_owned());
                         Some(done.by.len() - 1)
                     }
                     None => continue,

@@ -281,16 +281,14 @@ impl Piece {
     }
 }
 
-/// Who did what changes the tree, event by event, the oldest first: `None` for what belongs to no step.
+/// Told of what changed the tree and who did it; `None` for what belongs to no step.
+pub type EachChange<'e> = &'e mut dyn FnMut(&Event, Option<(StepId, ActorId)>);
+
+/// Who did what changes the tree, event by event, the oldest first.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn each_change(
-    store: &Store,
-    steps: &Steps,
-    from: Seq,
-    each: &mut dyn FnMut(&Event, Option<(StepId, ActorId)>),
-) -> Result<()> {
+pub fn each_change(store: &Store, steps: &Steps, from: Seq, each: EachChange<'_>) -> Result<()> {
     each_event(store, from, &mut |event| {
         if event.note.errno.is_none() && alters(event.note.op) {
             each(&event, steps.of_event(&event));

@@ -80,7 +80,8 @@ pub fn chosen(
     let kv = &*overlay.store().kv;
     let (homes, mut found) = (homes(kv)?, Found::default());
     let is_past = |at: &At| state.segments().iter().any(|s| s.timeline == at.timeline && at.epoch <= s.epoch);
-    let (mut wanted, mut lost): (BTreeMap<(Epoch, u64), (At, Piece)>, BTreeMap<Epoch, Piece>) = Default::default();
+    let mut wanted: BTreeMap<(Epoch, u64), (At, Piece)> = BTreeMap::new();
+    let mut lost: BTreeMap<Epoch, Piece> = BTreeMap::new();
     each_change(overlay.store(), steps, Seq(0), &mut |event, writer| {
         let epoch = event.epoch;
         if epoch > state.at().epoch {

@@ -18,7 +18,6 @@ use crate::overlay::restore::differing;
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::Plan;
 use crate::overlay::view::{Node, View};
-use crate::query::chosen::Chosen;
 use crate::store::history::{self, OpKind, Operation, TimelineRecord, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Sync};
@@ -47,8 +46,8 @@ pub struct Wanted<'w> {
 pub struct Done {
     /// All up to this epoch, whatever became of it.
     pub all: Epoch,
-    /// The selections that were brought there.
-    pub by: Vec<Chosen>,
+    /// The selections that were brought there, as they are called.
+    pub by: Vec<String>,
     pub paths: BTreeMap<Path, Vec<Had>>,
 }
 
@@ -236,7 +235,7 @@ impl Machine {
             let Some(node) = now.find(&path)?.filter(|node| node.kind == Kind::Dir) else { continue };
             let is_theirs = |part: &&Part| part.has(&path, None, Some(&node)) && !wanted.done.has(&path, part);
             if disk.find(&path)?.is_some()
-                || brought.iter().any(|part| is_theirs(part))
+                || brought.iter().any(is_theirs)
                 || (wanted.all && present.find(&path)?.is_some())
                 || now.names(&node)?.iter().any(|name| !gone.contains(&path.join(name)))
             {

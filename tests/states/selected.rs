@@ -393,6 +393,12 @@ fn run(seed: u64) {
     verify(&scene);
 }
 
+/// A directory that an apply took from the repository, and a file in its place: a discard could not be taken back.
+#[test]
+fn regression_undo_where_the_repository_lost_a_directory() {
+    run(667505371970047);
+}
+
 #[test]
 fn each_in_a_directory_of_their_own() {
     for seed in seeds(20) {
