@@ -397,6 +397,8 @@ fn run(seed: u64) {
 #[test]
 fn regression_undo_where_the_repository_lost_a_directory() {
     run(667505371970047);
+    // A link in its place.
+    run(518194179281255);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Overlay {
         match self.base.stat(&path, name) {
             Ok(stat) => Ok(Some(self.number(&stat)?)),
             // The directory itself may be gone from there, by an apply.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
