@@ -156,6 +156,7 @@ fn an_agent_and_a_script_in_the_same_files() {
     assert_refused(&place.repo.run(&["apply", "--session", &agent]), 1, "nothing to apply");
     place.ok(&["apply"]);
     assert_eq!((place.disk("f"), place.disk("s")), (place.mounted("f"), Some("script\n".to_owned())));
+    place.repo.unmount();
     assert_ok(&place.repo.run(&["fsck"]), "fsck");
 }
 
