@@ -15,13 +15,13 @@ use crate::overlay::view::View;
 use crate::query::chosen::{Choice, Chosen};
 use crate::query::rows::text;
 use crate::query::steps::{StepId, Steps, each_change};
-use crate::store::history::OpKind;
+use crate::store::history::{self, OpKind, Operation};
 use crate::store::lineage::Lineage;
-use crate::timeline::combine::{ConflictKind, Favor};
+use crate::timeline::combine::ConflictKind;
 use crate::timeline::names::Names;
 use crate::timeline::parts::{self, Found};
 use crate::timeline::rows::{MovedRow, PathRow};
-use crate::timeline::selected::{Clash, Selected, Wanted, moves};
+use crate::timeline::selected::{self, Clash, Selected, Wanted, moves};
 use crate::types::{At, Epoch, Event, Ino, Path, Seq, unhex};
 
 /// What is chosen of history.
@@ -31,6 +31,10 @@ struct Picked {
     all: bool,
     /// The sealed state in whose past it is.
     state: Arc<Lineage>,
+    /// What the repository on disk has of it.
+    done: selected::Done,
+    /// The operations that were known then.
+    operations: Vec<Operation>,
     paths: Vec<Path>,
     name: String,
     notes: Vec<String>,
@@ -55,10 +59,26 @@ impl Mover<'_> {
         let steps = Steps::load(self.overlay().store())?;
         // A name that is none changes nothing.
         let choice = chosen.resolve(&steps)?;
+        let operations = history::operations(&*self.overlay().store().kv)?;
         let state = self.machine.settle(&self.ctx, "before a selection", &self.mapped)?;
         let moves = moves(self.machine, &state)?;
         let apart: BTreeSet<Epoch> = moves.iter().flat_map(|o| [o.after.epoch, o.last.epoch]).collect();
-        let found = parts::chosen(self.overlay(), &steps, &choice, &state, &apart)?;
+        let done = landing::done(self.overlay(), &state)?;
+        let apart = apart
+            .into_iter()
+            .chain([done.all.next()])
+            .chain(done.paths.values().flatten().map(|had| had.upto.next()))
+            .collect();
+        // What is chosen is told apart by the selections that were brought over before. One of which a name means nothing any more is of nobody.
+        let before: Vec<Option<Choice<'_>>> =
+            done.by.iter().map(|name| Chosen::parse(name)?.resolve(&steps).ok()).collect();
+        let class = |writer| {
+            let has = |one: &&Option<Choice<'_>>| one.as_ref().is_some_and(|choice| choice.has(writer));
+            let bits =
+                before.iter().enumerate().filter(|(_, one)| has(one)).map(|(at, _)| 1_u64.wrapping_shl(at as u32));
+            bits.fold(0, |all, bit| all | bit)
+        };
+        let found = parts::chosen(self.overlay(), &steps, &choice, &class, &state, &apart)?;
         let mut notes = Vec::new();
         if found.elsewhere {
             notes.push("what was changed in other timelines is left out".to_owned());
@@ -69,7 +89,8 @@ impl Mover<'_> {
         if !choice.is_all() && moves.iter().any(|o| o.kind == OpKind::Merge) {
             notes.push("what merges brought from other timelines is left out".to_owned());
         }
-        Ok(Picked { all: choice.is_all(), found, state, paths, name: chosen.name(), notes })
+        let (all, name) = (choice.is_all(), chosen.name());
+        Ok(Picked { all, found, state, done, operations, paths, name, notes })
     }
 
     fn nothing(picked: &Picked) -> Failure {
@@ -78,15 +99,16 @@ impl Mover<'_> {
     }
 
     /// Puts the state together.
-    fn put_together(&self, busy: &MutexGuard<'_, ()>, picked: &Picked, favor: Favor) -> Result<Selected, Failure> {
-        let done = landing::done(self.overlay(), &picked.state)?;
+    fn put_together(&self, busy: &MutexGuard<'_, ()>, picked: &Picked) -> Result<Selected, Failure> {
+        if history::operations(&*self.overlay().store().kv)? != picked.operations {
+            return Err(Failure::new("somebody applied or took something back meanwhile: nothing was done, try again"));
+        }
         let wanted = Wanted {
             found: &picked.found,
             all: picked.all,
             paths: &picked.paths,
             state: &picked.state,
-            done: &done,
-            favor,
+            done: &picked.done,
             note: &format!("changes of {}", picked.name),
         };
         Ok(self.machine.select(busy, &self.ctx, &wanted)?)
@@ -99,7 +121,7 @@ impl Mover<'_> {
     fn look_at(&self, chosen: &Chosen, picked: &Picked) -> Result<At, Failure> {
         let selected = {
             let busy = self.machine.begin_adding()?;
-            self.put_together(&busy, picked, Favor::None)?
+            self.put_together(&busy, picked)?
         };
         match selected {
             Selected::State(at) => Ok(at),
@@ -126,23 +148,17 @@ impl Mover<'_> {
         if picked.found.parts.is_empty() {
             return Err(Self::nothing(&picked));
         }
-        let favor = match decide {
-            Decide::Refuse => Favor::None,
-            Decide::Ours => Favor::Theirs,
-            Decide::Theirs => Favor::Ours,
-        };
         let busy = self.machine.begin_adding()?;
-        if !apply.dry_run {
-            self.landing(|landing| landing.resume(&self.ctx, &mut ()))?;
-        }
-        let from = match self.put_together(&busy, &picked, favor)? {
+        let from = match self.put_together(&busy, &picked)? {
             Selected::State(at) => Some(at),
             Selected::Clashes(clashes) => {
                 drop(busy);
                 return self.tell_clashes(&apply.chosen, "apply", &picked, clashes, sink);
             }
         };
-        let selection = Selection { paths: picked.paths.clone(), from, only: None, decide };
+        let name = landing::name_of(&picked.name);
+        let made = Some((name.clone(), picked.state.at()));
+        let selection = Selection { paths: picked.paths.clone(), from, only: None, made, decide };
         let landed = if apply.dry_run {
             drop(busy);
             self.landing(|landing| landing.preview(&selection))?
@@ -152,7 +168,7 @@ impl Mover<'_> {
             drop(busy);
             landed
         };
-        let done = self.landed("apply", format!("apply of {}", picked.name), &landed, sink);
+        let done = self.landed("apply", name, &landed, sink);
         Ok(Done { notes: picked.notes, ..done })
     }
 
@@ -175,7 +191,7 @@ impl Mover<'_> {
             ));
         }
         let busy = self.machine.begin_adding()?;
-        let at = match self.put_together(&busy, &picked, Favor::None)? {
+        let at = match self.put_together(&busy, &picked)? {
             Selected::State(at) => at,
             Selected::Clashes(clashes) => {
                 drop(busy);
@@ -238,7 +254,7 @@ impl Mover<'_> {
         let mut told = Vec::new();
         for clash in clashes {
             let mut inodes = Vec::new();
-            for state in clash.part.iter().flat_map(|part| [&part.from, &part.to]) {
+            for state in [&clash.part.from, &clash.part.to] {
                 let node = View::new(overlay, state.clone()).find(&clash.conflict.path);
                 let look = |errno| Failure::new(format!("cannot look at that state: {errno}"));
                 inodes.extend(node.map_err(look)?.map(|node| node.ino));
@@ -263,7 +279,7 @@ impl Mover<'_> {
         sink: Sink<'_>,
     ) -> Result<Done, Failure> {
         let told = self.explain(chosen, clashes)?;
-        let (note, repository) = (format!("{op} of {}", picked.name), op == "apply");
+        let (note, repository) = (format!("{op} of what {} changed", picked.name), op == "apply");
         let mut flow = sink(Row::Moved(MovedRow { op: op.to_owned(), note, repository, ..MovedRow::default() }));
         for one in &told {
             if flow == ControlFlow::Break(()) {
@@ -289,7 +305,7 @@ impl Mover<'_> {
 
 impl Told {
     fn learn(&mut self, event: &Event, writer: Option<(StepId, crate::types::ActorId)>, choice: &Choice<'_>) {
-        let Some(part) = &self.clash.part else { return };
+        let part = &self.clash.part;
         if event.epoch > part.to.at().epoch {
             return;
         }
@@ -310,9 +326,6 @@ impl Told {
 /// A conflict for people.
 fn why(told: &Told) -> String {
     let conflict = &told.clash.conflict;
-    if told.clash.part.is_none() {
-        return "the repository on disk has something else there by now".to_owned();
-    }
     let range = |range: &std::ops::Range<u64>| match range.end.saturating_sub(range.start) {
         0 => format!("before line {}", range.start),
         1 => format!("line {}", range.start),

@@ -407,7 +407,7 @@ impl Mover<'_> {
             None => None,
         };
         let paths = apply.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
-        let selection = Selection { paths, from, only, decide };
+        let selection = Selection { paths, from, only, made: None, decide };
         let landed = match apply.dry_run {
             true => self.landing(|landing| landing.preview(&selection))?,
             false => self.landing_watched(sink, |landing, watch| landing.apply(&self.ctx, &selection, watch))?,

@@ -26,7 +26,7 @@ use crate::timeline::machine::TimeError;
 use crate::timeline::{Gate, Machine};
 use crate::types::{At, Errno, Ino, Note, Op, Path};
 
-pub use done::done;
+pub use done::{done, name_of};
 pub use keep::{Kept, all as kept};
 pub use plan::{Planned, Wanted};
 
@@ -39,8 +39,23 @@ pub struct Selection {
     pub from: Option<At>,
     /// Only what changed between these two.
     pub only: Option<(Arc<Lineage>, Arc<Lineage>)>,
+    /// Of what was put together: what it is called, and of which state's past it is.
+    pub made: Option<(String, At)>,
     /// What is done about a base that moved.
     pub decide: Decide,
+}
+
+impl Selection {
+    /// What an operation says of where it came from; the state before it for all that there is (see `done.rs`).
+    fn origin(&self, before: At) -> Option<At> {
+        let whole = self.paths.is_empty() && self.decide != Decide::Theirs;
+        match (&self.made, &self.only, self.from) {
+            (Some((_, state)), ..) => Some(*state),
+            (None, Some((from, _)), _) => Some(from.at()),
+            (None, None, Some(from)) if from != before => Some(from),
+            (None, None, Some(_) | None) => whole.then_some(before),
+        }
+    }
 }
 
 /// What to do about what changed in the base since it was seen.
@@ -162,9 +177,10 @@ impl Landing<'_> {
         if planned.plan.steps.is_empty() {
             return Err(LandError::Nothing);
         }
-        let note = match planned.paths().as_slice() {
-            [path] => format!("apply of {path}"),
-            paths => format!("apply of {} paths", paths.len()),
+        let note = match (&selection.made, planned.paths().as_slice()) {
+            (Some((name, _)), _) => name.clone(),
+            (None, [path]) => format!("apply of {path}"),
+            (None, paths) => format!("apply of {} paths", paths.len()),
         };
         let operation = Operation {
             id,
@@ -174,7 +190,7 @@ impl Landing<'_> {
             after: before,
             last: before,
             kept: id,
-            brought: None,
+            brought: selection.origin(before),
             undone: false,
             note,
         };

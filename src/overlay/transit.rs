@@ -237,7 +237,9 @@ impl Overlay {
         let stat = match looked {
             // One that a rewind gave a number of its own is no base file any more.
             Ok(stat) if ino == Ino::ROOT || (stat.attr.ino.0 == origin.ino && self.number(&stat)? == ino) => stat,
-            Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+            Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                return Ok(None);
+            }
             Err(e) => return Err(e.into()),
         };
         Ok(Some(record_of(ino, &stat, &origin.path)))

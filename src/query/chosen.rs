@@ -44,6 +44,25 @@ impl Chosen {
         }
     }
 
+    /// What [`Chosen::name`] made a name of.
+    pub fn parse(name: &str) -> Option<Chosen> {
+        let list = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();
+        let (with, except) = name.split_once(" except ").unwrap_or((name, ""));
+        let mut chosen = Chosen { except: list(except), ..Chosen::default() };
+        chosen.except.retain(|name| !name.is_empty());
+        for name in list(with).into_iter().filter(|name| name != "everything") {
+            match name.strip_prefix("by ") {
+                Some(by) => chosen.by.push(by.to_owned()),
+                None if session_of(&name).is_some() => chosen.sessions.push(name),
+                None => chosen.steps.push(name),
+            }
+        }
+        let steps = chosen.steps.iter().chain(&chosen.except);
+        let known = |name: &String| name.parse::<StepId>().is_ok() || session_of(name).is_some();
+        (!chosen.is_empty() && steps.into_iter().all(known) && chosen.by.iter().all(|by| KINDS.contains(&by.as_str())))
+            .then_some(chosen)
+    }
+
     /// # Errors
     /// When there is no such session or step, or no such kind of writer.
     pub fn resolve<'s>(&self, steps: &'s Steps) -> Result<Choice<'s>> {
@@ -123,7 +142,15 @@ mod tests {
             except: list(except),
         };
         assert!(Chosen::default().is_empty());
-        assert_eq!(chosen(&["s7"], &["c3"], &["human"], &["c9"]).name(), "s7, c3, by human except c9");
-        assert_eq!(chosen(&[], &[], &[], &["c9", "s2"]).name(), "everything except c9, s2");
+        for (one, name) in [
+            (chosen(&["s7"], &["c3"], &["human"], &["c9"]), "s7, c3, by human except c9"),
+            (chosen(&[], &[], &[], &["c9", "s2"]), "everything except c9, s2"),
+            (chosen(&[], &[], &["agent"], &[]), "by agent"),
+        ] {
+            assert_eq!((one.name().as_str(), Chosen::parse(name)), (name, Some(one)));
+        }
+        for no in ["", "everything", "12 paths", "src/main.rs", "by nobody", "s7 except ", "s7 except x"] {
+            assert!(Chosen::parse(no).is_none_or(|some| some.name() != no), "{no}");
+        }
     }
 }

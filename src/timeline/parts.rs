@@ -25,6 +25,8 @@ pub struct Part {
     pub from: Arc<Lineage>,
     pub to: Arc<Lineage>,
     pub piece: Piece,
+    /// What the steps in it have in common, as whoever asked for it tells them apart.
+    pub class: u64,
 }
 
 impl Part {
@@ -47,7 +49,7 @@ pub fn parts(
     let kv = &*overlay.store().kv;
     let homes = homes(kv)?;
     let pieces = pieces(overlay.store(), steps, wanted)?;
-    let at_home = |(epoch, piece)| Some((At { timeline: *homes.get(&epoch)?, epoch }, piece));
+    let at_home = |(epoch, piece)| Some((At { timeline: *homes.get(&epoch)?, epoch }, 0, piece));
     Ok(join(kv, pieces.into_iter().filter_map(at_home), &BTreeSet::new())?)
 }
 
@@ -62,7 +64,8 @@ pub struct Found {
     pub collected: bool,
 }
 
-/// The parts of what is chosen, as far as it is in the past of a sealed state. None of them reaches beyond one of the epochs in `apart`.
+/// The parts of what is chosen, as far as it is in the past of a sealed state. None of them reaches beyond one of the epochs in `apart`, or has steps of
+/// two classes.
 ///
 /// # Errors
 /// When the log cannot be read.
@@ -70,13 +73,15 @@ pub fn chosen(
     overlay: &Overlay,
     steps: &Steps,
     choice: &Choice<'_>,
+    class: &dyn Fn(Option<(StepId, ActorId)>) -> u64,
     state: &Lineage,
     apart: &BTreeSet<Epoch>,
 ) -> Result<Found, QueryError> {
     let kv = &*overlay.store().kv;
     let (homes, mut found) = (homes(kv)?, Found::default());
     let is_past = |at: &At| state.segments().iter().any(|s| s.timeline == at.timeline && at.epoch <= s.epoch);
-    let (mut wanted, mut lost): (BTreeMap<Epoch, (At, Piece)>, BTreeMap<Epoch, Piece>) = Default::default();
+    let mut wanted: BTreeMap<(Epoch, u64), (At, Piece)> = BTreeMap::new();
+    let mut lost: BTreeMap<Epoch, Piece> = BTreeMap::new();
     each_change(overlay.store(), steps, Seq(0), &mut |event, writer| {
         let epoch = event.epoch;
         if epoch > state.at().epoch {
@@ -85,7 +90,7 @@ pub fn chosen(
         let at = homes.get(&epoch).map(|&timeline| At { timeline, epoch });
         match (at, choice.has(writer)) {
             (Some(at), true) if is_past(&at) => {
-                wanted.entry(epoch).or_insert((at, Piece::default())).1.add(&event.note)
+                wanted.entry((epoch, class(writer))).or_insert((at, Piece::default())).1.add(&event.note);
             }
             (Some(_), true) => found.elsewhere |= writer.is_some(),
             (Some(_), false) => {}
@@ -97,13 +102,13 @@ pub fn chosen(
     let mut previous: BTreeMap<Epoch, Epoch> =
         history::snapshots(kv)?.into_iter().map(|s| (s.epoch, s.previous)).collect();
     previous.extend(history::living(kv)?.into_iter().map(|t| (t.head, t.last)));
-    wanted.retain(|epoch, (_, piece)| {
+    wanted.retain(|(epoch, _), (_, piece)| {
         let from = previous.get(epoch).copied().unwrap_or_default().next();
         let whole = from >= *epoch || !lost.range(from..*epoch).any(|(_, other)| other.meets(piece));
         found.collected |= !whole;
         whole
     });
-    found.parts = join(kv, wanted.into_values(), apart)?;
+    found.parts = join(kv, wanted.into_iter().map(|((_, class), (at, piece))| (at, class, piece)), apart)?;
     Ok(found)
 }
 
@@ -119,6 +124,7 @@ pub fn homes(kv: &dyn Kv) -> Result<BTreeMap<Epoch, Timeline>, StoreError> {
 struct Group {
     first: At,
     last: Epoch,
+    class: u64,
     piece: Piece,
     /// What others changed in it.
     others: Others,
@@ -171,8 +177,8 @@ fn before(epoch: Epoch) -> Epoch {
 }
 
 impl Group {
-    fn new(kv: &dyn Kv, first: At, piece: Piece) -> Result<Group, StoreError> {
-        let mut group = Group { first, last: first.epoch, piece, others: Others::default() };
+    fn new(kv: &dyn Kv, (first, class): (At, u64), piece: Piece) -> Result<Group, StoreError> {
+        let mut group = Group { first, last: first.epoch, class, piece, others: Others::default() };
         let Group { piece, others, .. } = &mut group;
         changed(kv, first.timeline, (before(first.epoch), first.epoch), &mut |path, ino| {
             if !piece.has(&path, ino.as_slice()) {
@@ -209,25 +215,25 @@ impl Group {
 
 fn join(
     kv: &dyn Kv,
-    pieces: impl Iterator<Item = (At, Piece)>,
+    pieces: impl Iterator<Item = (At, u64, Piece)>,
     apart: &BTreeSet<Epoch>,
 ) -> Result<Vec<Part>, StoreError> {
     let mut groups: Vec<Group> = Vec::new();
-    for (at, piece) in pieces {
-        if let Some(group) = groups.last_mut().filter(|g| apart.range(g.last.next()..=at.epoch).next().is_none())
+    for (at, class, piece) in pieces {
+        let fits = |group: &Group| {
+            group.class == class && group.last < at.epoch && apart.range(group.last.next()..=at.epoch).next().is_none()
+        };
+        if let Some(group) = groups.last_mut().filter(|group| fits(group))
             && group.take(kv, at, &piece)?
         {
             continue;
         }
-        groups.push(Group::new(kv, at, piece)?);
+        groups.push(Group::new(kv, (at, class), piece)?);
     }
     let line = |at: At| Lineage::of(kv, at).map(Arc::new);
-    let part = |Group { first, last, piece, .. }: Group| {
-        Ok(Part {
-            from: line(At { epoch: before(first.epoch), ..first })?,
-            to: line(At { epoch: last, ..first })?,
-            piece,
-        })
+    let part = |Group { first, last, class, piece, .. }: Group| {
+        let from = line(At { epoch: before(first.epoch), ..first })?;
+        Ok(Part { from, to: line(At { epoch: last, ..first })?, piece, class })
     };
     groups.into_iter().map(part).collect()
 }

@@ -11,16 +11,17 @@ use parking_lot::MutexGuard;
 
 use super::combine::{Conflict, Favor};
 use super::machine::{Machine, Result, os};
-use super::merging::everything;
 use super::parts::{Found, Part};
 use crate::overlay::Ctx;
+use crate::overlay::graft::{Wish, Wishes};
+use crate::overlay::restore::differing;
 use crate::overlay::seal::Reason;
 use crate::overlay::transit::Plan;
 use crate::overlay::view::{Node, View};
 use crate::store::history::{self, OpKind, Operation, TimelineRecord, Why};
 use crate::store::lineage::Lineage;
 use crate::store::{Batch, Sync};
-use crate::types::{At, Epoch, Ino, Note, Op, Path};
+use crate::types::{At, Epoch, Errno, Ino, Kind, Note, Op, Path};
 
 /// The name of the timelines in which states are put together.
 const NAME: &str = "selection";
@@ -35,28 +36,47 @@ pub struct Wanted<'w> {
     /// The past of which is a selection made.
     pub state: &'w Lineage,
     /// What the repository on disk got already.
-    pub done: &'w BTreeMap<Path, Brought>,
-    /// What counts where the repository on disk has something else by now: theirs is what is selected.
-    pub favor: Favor,
+    pub done: &'w Done,
     /// For people: what it is.
     pub note: &'w str,
 }
 
-/// How much of a path's history is in the repository on disk.
+/// What applies brought into the repository on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// All up to this epoch, whatever became of it.
+    pub all: Epoch,
+    /// The selections that were brought there, as they are called.
+    pub by: Vec<String>,
+    pub paths: BTreeMap<Path, Vec<Had>>,
+}
+
+/// How much of a path's history the repository on disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brought {
-    /// All up to this epoch.
+pub struct Had {
+    /// What this selection is of it; `None` for all.
+    pub which: Option<usize>,
+    /// Up to this epoch.
     pub upto: Epoch,
-    /// The state that has the path as it was in the repository then; `None` if it still is like that.
-    pub state: Option<At>,
+}
+
+impl Done {
+    /// Whether a part is there as far as a path is concerned.
+    fn has(&self, path: &Path, part: &Part) -> bool {
+        let has = |had: &Had| {
+            part.to.at().epoch <= had.upto
+                && had.which.is_none_or(|which| part.class & 1_u64.wrapping_shl(which as u32) != 0)
+        };
+        part.to.at().epoch <= self.all || self.paths.get(path).is_some_and(|all| all.iter().any(has))
+    }
 }
 
 /// Where something excludes what is selected.
 #[derive(Clone, Debug)]
 pub struct Clash {
     pub conflict: Conflict,
-    /// The part that could not be brought in; `None` where the repository on disk has something else.
-    pub part: Option<Part>,
+    /// The part that could not be brought in.
+    pub part: Part,
 }
 
 /// What came of it.
@@ -101,45 +121,15 @@ impl Machine {
     /// # Errors
     /// A full disk; what base and log say.
     pub(crate) fn select(&self, _busy: &MutexGuard<'_, ()>, ctx: &Ctx, wanted: &Wanted<'_>) -> Result<Selected> {
-        let look = os("cannot look at the repository");
         let scratch = self.scratch(ctx)?;
-        let base = Arc::new(Lineage::base());
-        // As the repository was before anything was brought into it, but for what it has all of.
-        let mut done: BTreeMap<Option<At>, Vec<Path>> = BTreeMap::new();
-        for (path, brought) in wanted.done {
-            done.entry(brought.state).or_default().push(path.clone());
-        }
-        for (state, paths) in done {
-            let state = match state {
-                Some(at) => Arc::new(Lineage::of(&*self.overlay.store().kv, at)?),
-                None => base.clone(),
-            };
-            let view = View::new(&scratch.overlay, state);
-            let plan = scratch.overlay.plan_paths(&view, &paths, ctx).map_err(&look)?;
-            scratch.put(ctx, &plan)?;
-        }
-        let origin = match scratch.differs_from(&base, &[])? {
-            true => Some(scratch.end(ctx, "the repository before what was selected")?),
-            false => None,
-        };
+        // Beneath everything it has what the repository had at first.
+        let plan = scratch.overlay.plan(&Arc::new(Lineage::base())).map_err(os("cannot look at the repository"))?;
+        scratch.put(ctx, &plan)?;
         let clashes = scratch.put_all(ctx, wanted, &moves(self, wanted.state)?)?;
         if !clashes.is_empty() {
             return Ok(Selected::Clashes(clashes));
         }
-        let selected = scratch.end(ctx, wanted.note)?;
-        let Some(origin) = origin else { return Ok(Selected::State(selected)) };
-        // A part of it is in the repository already, and perhaps something else as well: both together.
-        let disk = self.scratch(ctx)?;
-        let plan = disk.overlay.plan(&base).map_err(&look)?;
-        disk.put(ctx, &plan)?;
-        let kv = &*self.overlay.store().kv;
-        let (from, to) = (Arc::new(Lineage::of(kv, origin)?), Arc::new(Lineage::of(kv, selected)?));
-        let conflicts = disk.put_in(ctx, (&from, &to, &everything), wanted.favor)?;
-        if !conflicts.is_empty() {
-            let clash = |conflict| Clash { conflict, part: None };
-            return Ok(Selected::Clashes(conflicts.into_iter().map(clash).collect()));
-        }
-        Ok(Selected::State(disk.end(ctx, wanted.note)?))
+        Ok(Selected::State(scratch.end(ctx, wanted.note)?))
     }
 
     /// A timeline that nobody sees, as the repository was before the first epoch.
@@ -188,9 +178,10 @@ impl Machine {
                 Apply | Switch => false,
             };
             if counts {
+                let class = if wanted.all { u64::MAX } else { 0 };
                 let line = |at| Lineage::of(kv, at).map(Arc::new);
                 let (from, to) = (line(operation.before)?, line(operation.after)?);
-                bits.push(Bit::Move(Part { from, to, piece: Default::default() }));
+                bits.push(Bit::Move(Part { from, to, piece: Default::default(), class }));
             }
         }
         bits.sort_by_key(|bit| bit.part().to.at().epoch);
@@ -198,15 +189,16 @@ impl Machine {
         let mut told: BTreeSet<Path> = BTreeSet::new();
         for bit in &bits {
             let part = bit.part();
-            let upto = part.to.at().epoch;
-            let is_done = |path: &Path| wanted.done.get(path).is_some_and(|done| upto <= done.upto);
             let is_wanted = |path: &Path| {
-                (wanted.paths.is_empty() || wanted.paths.iter().any(|p| path.is_below(p))) && !is_done(path)
+                (wanted.paths.is_empty() || wanted.paths.iter().any(|p| path.is_below(p)))
+                    && !wanted.done.has(path, part)
             };
-            // What took back what steps did is of no step: it counts where such a step came before it.
+            // What took back what steps did is of no step: it counts where such a step was brought in before it.
             let of = |path: &Path, was: Option<&Node>, is: Option<&Node>| match bit {
                 Bit::Step(part) => part.has(path, was, is),
-                Bit::Move(_) => wanted.all || brought.iter().any(|part| part.has(path, was, is)),
+                Bit::Move(_) => {
+                    wanted.all || brought.iter().any(|part| part.has(path, was, is) && !wanted.done.has(path, part))
+                }
             };
             let only = |path: &Path, was: Option<&Node>, is: Option<&Node>| is_wanted(path) && of(path, was, is);
             let change = (&part.from, &part.to, &only as super::combine::Only<'_>);
@@ -220,13 +212,42 @@ impl Machine {
                     }
                     for conflict in conflicts {
                         if told.insert(conflict.path.clone()) {
-                            clashes.push(Clash { conflict, part: Some((*part).clone()) });
+                            clashes.push(Clash { conflict, part: (*part).clone() });
                         }
                     }
                     brought.push(part);
                 }
             }
         }
+        if clashes.is_empty() {
+            self.tidy(ctx, wanted, &brought).map_err(os("what is selected cannot be put together"))?;
+        }
         Ok(clashes)
+    }
+
+    /// Takes away directories that came there only because something was in them for a while.
+    fn tidy(&self, ctx: &Ctx, wanted: &Wanted<'_>, brought: &[&Part]) -> Result<(), Errno> {
+        let (disk, now) = (View::base(&self.overlay), View::now(&self.overlay));
+        let present = View::new(&self.overlay, Arc::new(wanted.state.clone()));
+        let (mut gone, mut wishes) = (BTreeSet::new(), Wishes::default());
+        // What is in a directory comes behind it.
+        for path in differing(&disk, &now)?.into_iter().rev() {
+            let Some(node) = now.find(&path)?.filter(|node| node.kind == Kind::Dir) else { continue };
+            let is_theirs = |part: &&Part| part.has(&path, None, Some(&node)) && !wanted.done.has(&path, part);
+            if disk.find(&path)?.is_some()
+                || brought.iter().any(is_theirs)
+                || (wanted.all && present.find(&path)?.is_some())
+                || now.names(&node)?.iter().any(|name| !gone.contains(&path.join(name)))
+            {
+                continue;
+            }
+            gone.insert(path.clone());
+            wishes.add(path, Wish::Remove(node));
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let plan = self.overlay.plan_wishes(&now, wishes, ctx)?;
+        self.put(ctx, &plan).map_err(|_| Errno::EIO)
     }
 }

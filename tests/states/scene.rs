@@ -172,7 +172,12 @@ impl Scene {
 
     fn make(&self, path: &str, kind: Kind, target: Option<&str>) -> Result<Arc<Inode>, Errno> {
         let (dir, name) = self.parent(path)?;
-        let perm = if kind == Kind::Dir { 0o755 } else { 0o644 };
+        let perm = match kind {
+            Kind::Dir => 0o755,
+            // On disk they have no other.
+            Kind::Symlink => 0o777,
+            _ => 0o644,
+        };
         let new = New { kind, perm, umask: 0, rdev: 0, target: target.map(str::as_bytes) };
         let made = self.overlay.create(&self.ctx(), &dir, name, &new)?;
         self.known.borrow_mut().push(made.ino);

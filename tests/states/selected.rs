@@ -29,6 +29,7 @@ fn session(scene: &Scene, id: u64) {
         uid: 0,
         sid: id as u32,
         tty: if id == 3 { 7 } else { 0 },
+        prompts: false,
         comm: b"sh".to_vec(),
         exe: b"/bin/sh".to_vec(),
         argv: vec![b"sh".to_vec()],
@@ -391,6 +392,14 @@ fn run(seed: u64) {
         }
     }
     verify(&scene);
+}
+
+/// A directory that an apply took from the repository, and a file in its place: a discard could not be taken back.
+#[test]
+fn regression_undo_where_the_repository_lost_a_directory() {
+    run(667505371970047);
+    // A link in its place.
+    run(518194179281255);
 }
 
 #[test]

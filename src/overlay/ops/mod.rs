@@ -66,7 +66,8 @@ impl Overlay {
         let Some(path) = path else { return Ok(None) };
         match self.base.stat(&path, name) {
             Ok(stat) => Ok(Some(self.number(&stat)?)),
-            Err(rustix::io::Errno::NOENT) => Ok(None),
+            // The directory itself may be gone from there, by an apply.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
