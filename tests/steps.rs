@@ -288,3 +288,32 @@ fn what_a_dead_daemon_left_is_a_step_of_its_own() {
     let writers: Vec<String> = blame(&repo, "a").into_iter().map(|(_, _, writer)| writer).collect();
     assert_eq!(writers.get(20..), Some(&["writer-0".to_owned(), "writer-1".to_owned()][..]));
 }
+
+/// What an editor does that saves by a temporary file and a rename, three times without a pause.
+#[test]
+fn saves_without_a_pause_are_steps_of_their_own() {
+    if !can_mount() || !common::has_programs(&["python3", "setsid"], "an editor") {
+        return;
+    }
+    let repo = MountedRepo::new(populate);
+    let save = "def save(n, at):\n l=open('a').read().splitlines(True)\n l[at]=f'saved {n}\\n'\n t=f'a.tmp.{n}'\n \
+                with open(t,'w') as f: f.writelines(l)\n os.rename(t,'a')\n";
+    as_writer(repo.path(), "editor", &format!("import os\n{save}for n in (1,2,3): save(n, n*5)"));
+    let steps = || {
+        let log = repo.json(&["log"]);
+        log.into_iter().filter(|row| row["writes"] != 0).collect::<Vec<_>>()
+    };
+    wait_for("the last step to end", || steps().iter().all(|row| row["snapshot"].is_string()) && steps().len() == 3);
+    let names: Vec<String> = steps().iter().rev().map(|row| text(row, "step").to_owned()).collect();
+    for (n, name) in (1..).zip(&names) {
+        let shown = repo.run(&["show", name]);
+        assert_ok(&shown, "show");
+        let shown = String::from_utf8(shown.stdout).expect("UTF-8");
+        assert!(shown.contains(&format!("+saved {n}")) && !shown.contains("a.tmp"), "{name}: {shown}");
+        assert_eq!(shown.matches("\n+saved").count(), 1, "{name}: {shown}");
+    }
+    assert_ok(&repo.run(&["revert", &names[1]]), "revert");
+    let now = std::fs::read_to_string(repo.join("a")).expect("read");
+    assert!(now.contains("saved 1\n") && !now.contains("saved 2\n") && now.contains("saved 3\n"), "{now}");
+    assert_eq!(now.lines().count(), 20);
+}

@@ -5,6 +5,7 @@
 
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,18 @@ impl What {
     /// The bytes and attributes of a file.
     pub fn file(ino: Ino) -> What {
         What(ino.0 << 1)
+    }
+
+    /// The names in a directory that a new one there is made from, as editors do for what takes a file's place: `.notes.swp`, `notes~` and
+    /// `notes.tmp.12` of `notes`.
+    pub fn sources(dir: Ino, name: &[u8]) -> SmallVec<[What; 8]> {
+        let marks = |byte: &u8| !byte.is_ascii_alphanumeric();
+        let bare = name.iter().take_while(|byte| marks(byte)).count();
+        let starts = (0..=bare.min(2)).filter(|at| at + 1 < name.len());
+        let ends = (1..name.len()).filter(|&at| name.get(at).is_some_and(marks)).chain([name.len()]);
+        let parts = starts.flat_map(|from| ends.clone().filter_map(move |to| name.get(from..to)));
+        let shorter = parts.filter(|part| !part.is_empty() && part.len() < name.len());
+        shorter.take(MOST_SOURCES).map(|part| What::name(dir, part)).collect()
     }
 
     /// What a name stands for.
@@ -80,6 +93,9 @@ pub(crate) struct Claims {
     quiet: Option<Duration>,
 }
 
+/// Parts of a name that are looked at.
+const MOST_SOURCES: usize = 64;
+
 /// After so long without a change, what an agent or an editor did itself is a step; of a command that goes on, a part of one.
 const QUIET: Duration = Duration::from_millis(300);
 const QUIET_COMMAND: Duration = Duration::from_secs(3);
@@ -96,13 +112,13 @@ impl Claims {
         self.quiet
     }
 
-    /// Notes that a writer is about to change these, and to give `anew` other contents. With the gate passed.
+    /// Notes that a writer is about to change these, and to give other contents to `anew`. With the gate passed.
     ///
     /// Returns false, and notes nothing, if the epoch has to end before.
-    pub fn claim(&self, epoch: Epoch, writer: Writer, whats: &[What], anew: Option<What>, now: u64) -> bool {
+    pub fn claim(&self, epoch: Epoch, writer: Writer, whats: &[What], anew: &[What], now: u64) -> bool {
         let mut state = self.state.lock();
         let state = state.at(epoch);
-        let again = writer.lasts && anew.is_some_and(|what| state.done.contains(&what));
+        let again = writer.lasts && anew.iter().any(|what| state.done.contains(what));
         let taken = || whats.iter().any(|what| state.hinders(writer, *what));
         if again || state.all.is_some_and(|all| all != writer.id) || taken() {
             return false;
@@ -229,55 +245,69 @@ mod tests {
     fn nothing_has_two_writers_in_one_epoch() {
         let claims = Claims::default();
         let (x, y) = (What::file(Ino(5)), What::name(Ino(1), b"y"));
-        assert!(claims.claim(Epoch(1), A, &[x], None, 1));
-        assert!(claims.claim(Epoch(1), A, &[x, y], None, 2));
-        assert!(claims.claim(Epoch(1), B, &[What::file(Ino(6))], None, 3));
-        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7)), y], None, 3));
+        assert!(claims.claim(Epoch(1), A, &[x], &[], 1));
+        assert!(claims.claim(Epoch(1), A, &[x, y], &[], 2));
+        assert!(claims.claim(Epoch(1), B, &[What::file(Ino(6))], &[], 3));
+        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7)), y], &[], 3));
         // Of what was refused nothing is noted.
-        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(7))], None, 4));
-        assert!(claims.claim(Epoch(2), B, &[x, y], None, 5));
+        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(7))], &[], 4));
+        assert!(claims.claim(Epoch(2), B, &[x, y], &[], 5));
         assert!(!claims.has_others(Epoch(2), B) && claims.has_others(Epoch(2), A));
         // Who comes late, from an epoch that is over, takes nothing away.
         claims.done(Epoch(1), A, x);
-        assert!(claims.has_others(Epoch(1), B) && !claims.claim(Epoch(2), A, &[x], None, 5));
+        assert!(claims.has_others(Epoch(1), B) && !claims.claim(Epoch(2), A, &[x], &[], 5));
         claims.share(Epoch(2), A, &[x], 6);
-        assert!(!claims.claim(Epoch(2), B, &[x], None, 7));
+        assert!(!claims.claim(Epoch(2), B, &[x], &[], 7));
     }
 
     #[test]
     fn a_directory_that_moves_is_everything() {
         let claims = Claims::default();
         assert!(claims.claim_all(Epoch(1), A, &[What::file(Ino(5))], 1));
-        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(6))], None, 1));
-        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7))], None, 1));
-        assert!(claims.claim(Epoch(2), B, &[What::file(Ino(7))], None, 1));
+        assert!(claims.claim(Epoch(1), A, &[What::file(Ino(6))], &[], 1));
+        assert!(!claims.claim(Epoch(1), B, &[What::file(Ino(7))], &[], 1));
+        assert!(claims.claim(Epoch(2), B, &[What::file(Ino(7))], &[], 1));
         assert!(!claims.claim_all(Epoch(2), A, &[What::file(Ino(5))], 1));
+    }
+
+    #[test]
+    fn names_that_take_another_ones_place_are_told() {
+        let dir = Ino(3);
+        let of = |name: &str, source: &str| What::sources(dir, name.as_bytes()).contains(&What::name(dir, source.as_bytes()));
+        for name in [".notes.md.swp", "notes.md~", "notes.md.tmp.4711.99", ".#notes.md", "#notes.md#", "notes.md.bak"] {
+            assert!(of(name, "notes.md"), "{name}");
+        }
+        for name in ["notes.md", "other.md", "my-notes.md", "notes.mdx", "", "."] {
+            assert!(!of(name, "notes.md"), "{name}");
+        }
+        let long = vec![b'.'; 255];
+        assert_eq!(What::sources(dir, &long).len(), MOST_SOURCES);
     }
 
     #[test]
     fn who_comes_back_to_what_it_was_done_with_begins_anew() {
         let claims = Claims::default();
         let x = What::file(Ino(5));
-        assert!(claims.claim(Epoch(1), EDITOR, &[x], None, 1) && claims.claim(Epoch(1), EDITOR, &[x], Some(x), 2));
+        assert!(claims.claim(Epoch(1), EDITOR, &[x], &[], 1) && claims.claim(Epoch(1), EDITOR, &[x], &[x], 2));
         claims.done(Epoch(1), EDITOR, x);
         // Its mode and its name may still change.
-        assert!(claims.claim(Epoch(1), EDITOR, &[x], None, 3));
-        assert!(!claims.claim(Epoch(1), EDITOR, &[x], Some(x), 3));
-        assert!(claims.claim(Epoch(2), A, &[x], None, 1));
+        assert!(claims.claim(Epoch(1), EDITOR, &[x], &[], 3));
+        assert!(!claims.claim(Epoch(1), EDITOR, &[x], &[x], 3));
+        assert!(claims.claim(Epoch(2), A, &[x], &[], 1));
         claims.done(Epoch(2), A, x);
-        assert!(claims.claim(Epoch(2), A, &[x], Some(x), 1));
+        assert!(claims.claim(Epoch(2), A, &[x], &[x], 1));
     }
 
     #[test]
     fn a_step_is_over_when_its_command_is_or_when_it_is_quiet() {
         let (claims, x) = (Claims::default(), What::file(Ino(5)));
         let ms = |n: u64| n * 1_000_000;
-        claims.claim(Epoch(1), A, &[x], None, ms(1));
+        claims.claim(Epoch(1), A, &[x], &[], ms(1));
         assert!(claims.wait(&|| ms(3001)));
         claims.ended(ActorId(1));
         assert!(claims.wait(&|| ms(1)));
         claims.sealed(Epoch(1));
-        claims.claim(Epoch(2), EDITOR, &[x], None, ms(1));
+        claims.claim(Epoch(2), EDITOR, &[x], &[], ms(1));
         claims.ended(ActorId(1));
         assert!(claims.wait(&|| ms(301)));
         claims.put_off(ms(400));

@@ -89,7 +89,7 @@ impl Engine {
         let dir = self.inode(parent)?;
         let actor = self.actor(caller, Depth::Full);
         let result = {
-            let entered = self.enter_as(caller, actor, &Reach::Of(&[What::name(parent, name)]));
+            let entered = self.enter_as(caller, actor, &Reach::Made { dir: parent, name });
             let made = self.overlay.create(&entered.ctx, &dir, name, new);
             made.inspect(|inode| self.made(&entered, inode))
         };

@@ -4,12 +4,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::RwLockReadGuard;
+use smallvec::SmallVec;
 
 use super::claims::{What, Writer};
 use super::{Caller, Engine, Mode};
 use crate::clock;
 use crate::overlay::{Ctx, Inode};
-use crate::types::ActorId;
+use crate::types::{ActorId, Ino};
 
 /// How long a change waits for an operation on time to end, so that it can be kept apart from another writer's. Such an operation may itself wait for
 /// the change (it writes mappings back), so this cannot be without an end.
@@ -30,6 +31,8 @@ pub(crate) enum Reach<'a> {
     Of(&'a [What]),
     /// The same, and the first of them gets other contents.
     Anew(&'a [What]),
+    /// A new name.
+    Made { dir: Ino, name: &'a [u8] },
     /// A directory gets another path, and with it everything below.
     Everything(&'a [What]),
 }
@@ -42,14 +45,24 @@ impl Engine {
             return Entered { ctx: self.ctx_of(caller, actor), writer: None, _gate: gate };
         }
         let writer = self.common.tended.writer(actor);
+        let sources = |dir, name| if writer.lasts { What::sources(dir, name) } else { SmallVec::default() };
+        let made;
+        let whats: &[What] = match reach {
+            Reach::Of(whats) | Reach::Anew(whats) | Reach::Everything(whats) => whats,
+            Reach::Made { dir, name } => {
+                made = [What::name(*dir, name)];
+                &made
+            }
+        };
         let mut tries = 0;
         loop {
             let gate = self.gate.pass();
             let (epoch, now) = (self.overlay.epoch(), clock::monotonic_ns());
             let alone = match reach {
-                Reach::Of(whats) => self.claims.claim(epoch, writer, whats, None, now),
-                Reach::Anew(whats) => self.claims.claim(epoch, writer, whats, whats.first().copied(), now),
-                Reach::Everything(whats) => self.claims.claim_all(epoch, writer, whats, now),
+                Reach::Of(_) => self.claims.claim(epoch, writer, whats, &[], now),
+                Reach::Anew(_) => self.claims.claim(epoch, writer, whats, whats.get(..1).unwrap_or_default(), now),
+                Reach::Made { dir, name } => self.claims.claim(epoch, writer, whats, &sources(*dir, name), now),
+                Reach::Everything(_) => self.claims.claim_all(epoch, writer, whats, now),
             };
             let mut ctx = self.ctx_of(caller, actor);
             if alone || self.overlay.is_read_only() {
@@ -60,7 +73,6 @@ impl Engine {
             // Others may come in between again; whoever is that unlucky goes on all the same.
             if tries > 8 || !self.seal_step("before another step changed the same", PATIENCE) {
                 let gate = self.gate.pass();
-                let (Reach::Of(whats) | Reach::Anew(whats) | Reach::Everything(whats)) = reach;
                 self.claims.share(self.overlay.epoch(), writer, whats, now);
                 ctx.shared = true;
                 return Entered { ctx, writer: Some(writer), _gate: gate };
