@@ -47,7 +47,8 @@ fn engine(repo: &Path, store: &Path, mode: Mode) -> Arc<Engine> {
     let root = base.root().expect("the base has a root");
     let owner = Owner { repo: repo.to_owned(), root_ino: root.attr.ino.0, root_born: root.born };
     let store = Arc::new(Store::create_or_open(store, &owner).expect("the store opens"));
-    Engine::start(store, base, &Config { mode, live_base: false, connector: true, quiet: None }).expect("the engine starts")
+    Engine::start(store, base, &Config { mode, live_base: false, connector: true, quiet: None })
+        .expect("the engine starts")
 }
 
 fn main() {

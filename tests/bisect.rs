@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use common::json::{assert_documented, assert_refused, stderr, text};
-use common::{MountedRepo, assert_ok, both, can_mount, is_running, regentfs, wait_for};
+use common::{MountedRepo, assert_ok, both, can_mount, is_running, make_program, regentfs, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -142,7 +142,7 @@ fn it_finds_the_step_mounted_and_not() {
 fn the_step_is_told_with_who_did_it() {
     let Some(scene) = Scene::new() else { return };
     let agent = scene.repo.outside().join("codex");
-    fs::copy("/bin/bash", &agent).expect("copy a shell");
+    make_program(Path::new("/bin/bash"), &agent);
     let run = |script: &str| {
         let mut command = Command::new("setsid");
         command.arg("--wait").arg(&agent).args(["-c", script]).current_dir(scene.repo.path()).stdin(Stdio::null());

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use common::json::{assert_documented, assert_refused, text};
-use common::{MountedRepo, assert_ok, both, wait_for};
+use common::{MountedRepo, assert_ok, both, make_program, wait_for};
 use place::{git, mounted, out, tree_of, write};
 use serde_json::Value;
 
@@ -121,7 +121,7 @@ fn claude(place: &Place, prompt: &str, command: &str) {
     let outside = place.repo.outside();
     let program = outside.join("claude");
     if !program.exists() {
-        fs::copy("/bin/bash", &program).expect("copy a shell");
+        make_program(Path::new("/bin/bash"), &program);
     }
     let now = out(&Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.000Z"]).output().expect("run date"));
     let common = |kind: &str, message: Value, id: &str| {

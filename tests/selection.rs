@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use common::json::{assert_refused, stderr, text};
-use common::{MountedRepo, assert_ok, both, can_mount, has_programs, regentfs};
+use common::{MountedRepo, assert_ok, both, can_mount, has_programs, make_program, regentfs};
 use serde_json::Value;
 
 /// What agents leave in the environment: the tests may themselves be run by one.
@@ -54,7 +54,7 @@ impl Place {
             base = Some(File::open(at).expect("open the base"));
         });
         let agent = repo.outside().join("codex");
-        fs::copy("/bin/bash", &agent).expect("copy a shell");
+        make_program(Path::new("/bin/bash"), &agent);
         Place { repo, base: base.expect("populated"), agent }
     }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use common::json::{assert_refused, documented, text};
-use common::{MountedRepo, PATIENCE, assert_ok, can_mount, regentfs, wait_for};
+use common::{MountedRepo, PATIENCE, assert_ok, can_mount, make_program, regentfs, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ fn populate(base: &Path) {
 
 fn agent(repo: &MountedRepo) -> PathBuf {
     let path = repo.outside().join("codex");
-    fs::copy("/bin/bash", &path).expect("copy a shell");
+    make_program(Path::new("/bin/bash"), &path);
     path
 }
 

@@ -2,12 +2,12 @@
 
 mod common;
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use common::json::{assert_documented, stderr, text};
-use common::{MountedRepo, assert_ok, can_mount, regentfs};
+use common::{MountedRepo, assert_ok, can_mount, make_program, make_script, regentfs};
 use serde_json::Value;
 
 /// What agents leave in the environment: the tests may themselves be run by one.
@@ -28,15 +28,14 @@ const MARKS: [&str; 11] = [
 /// A shell under another name.
 fn program(repo: &MountedRepo, name: &str) -> PathBuf {
     let path = repo.outside().join(name);
-    std::fs::copy("/bin/bash", &path).expect("copy a shell");
+    make_program(Path::new("/bin/bash"), &path);
     path
 }
 
 /// A script that does what its second argument says, as a shell does after `-c`.
 fn script(path: PathBuf) -> PathBuf {
     std::fs::create_dir_all(path.parent().expect("not the root")).expect("make directories");
-    std::fs::write(&path, "#!/bin/sh\neval \"$2\"\n").expect("write a script");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("make it executable");
+    make_script("#!/bin/sh\neval \"$2\"\n", &path);
     path
 }
 

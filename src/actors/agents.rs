@@ -557,7 +557,9 @@ mod tests {
         ] {
             assert!(is_bare_shell(&argv(bare)), "{bare}");
         }
-        for other in ["bash x.sh", "sh -c ls", "bash -lc ls", "bash -- x", "fish --command=ls", "python3", "vim", "-", ""] {
+        for other in
+            ["bash x.sh", "sh -c ls", "bash -lc ls", "bash -- x", "fish --command=ls", "python3", "vim", "-", ""]
+        {
             assert!(!is_bare_shell(&argv(other)), "{other}");
         }
     }

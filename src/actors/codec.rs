@@ -337,7 +337,10 @@ mod tests {
             2, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0,
             1,
         ];
-        assert_eq!(decode(golden), Ok(Actor { sid: 0, tty: 0, prompts: false, marks: Vec::new(), version: None, ..sample() }));
+        assert_eq!(
+            decode(golden),
+            Ok(Actor { sid: 0, tty: 0, prompts: false, marks: Vec::new(), version: None, ..sample() })
+        );
     }
 
     /// What stores have that were written before versions of agents were known.

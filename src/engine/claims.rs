@@ -232,7 +232,6 @@ impl Claims {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,7 +272,9 @@ mod tests {
     #[test]
     fn names_that_take_another_ones_place_are_told() {
         let dir = Ino(3);
-        let of = |name: &str, source: &str| What::sources(dir, name.as_bytes()).contains(&What::name(dir, source.as_bytes()));
+        let of = |name: &str, source: &str| {
+            What::sources(dir, name.as_bytes()).contains(&What::name(dir, source.as_bytes()))
+        };
         for name in [".notes.md.swp", "notes.md~", "notes.md.tmp.4711.99", ".#notes.md", "#notes.md#", "notes.md.bak"] {
             assert!(of(name, "notes.md"), "{name}");
         }

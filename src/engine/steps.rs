@@ -32,7 +32,10 @@ pub(crate) enum Reach<'a> {
     /// The same, and the first of them gets other contents.
     Anew(&'a [What]),
     /// A new name.
-    Made { dir: Ino, name: &'a [u8] },
+    Made {
+        dir: Ino,
+        name: &'a [u8],
+    },
     /// A directory gets another path, and with it everything below.
     Everything(&'a [What]),
 }

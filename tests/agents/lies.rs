@@ -1,7 +1,6 @@
 //! Transcripts that lie, or are broken: steps stay what was seen, and no prompt comes to them by a claim alone.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -11,7 +10,7 @@ use super::claude::clear;
 use super::judge::{paths, say};
 use super::real::populate;
 use crate::common::json::text;
-use crate::common::{MountedRepo, assert_ok, can_mount, wait_for};
+use crate::common::{MountedRepo, assert_ok, can_mount, make_script, wait_for};
 
 /// A program called `claude` that runs a script of the test's; it knows where its transcript is, and the time as transcripts have it.
 const AGENT: &str = r#"#!/bin/bash
@@ -40,8 +39,7 @@ struct Liar<'r> {
 impl Liar<'_> {
     fn new<'r>(repo: &'r MountedRepo, home: &str) -> Liar<'r> {
         let program = repo.outside().join("claude");
-        fs::write(&program, AGENT).expect("write a program");
-        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("make it executable");
+        make_script(AGENT, &program);
         let home = repo.outside().join(home);
         fs::create_dir_all(home.join(".claude/projects/x")).expect("make a home");
         Liar { repo, program, home }

@@ -1,7 +1,6 @@
 //! Agents of a user's own, known by agents.toml: one in shell, one in Python, several at once, and somebody at a terminal beside them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -11,7 +10,7 @@ use super::claude::clear;
 use super::judge::{changed, paths};
 use super::real::populate;
 use crate::common::json::text;
-use crate::common::{MountedRepo, assert_ok, can_mount, has_programs, regentfs};
+use crate::common::{MountedRepo, assert_ok, can_mount, has_programs, make_script, regentfs};
 
 const TABLE: &str = r#"
 [[agent]]
@@ -89,8 +88,7 @@ impl Settings<'_> {
 fn start(repo: &MountedRepo, file: &str, content: &str, name: &str) -> Child {
     let path = repo.outside().join(file);
     if !path.exists() {
-        fs::write(&path, content).expect("write a script");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("make it executable");
+        make_script(content, &path);
     }
     let mut command = Command::new("setsid");
     clear(&mut command);

@@ -72,6 +72,22 @@ fn report_skipped(what: &str) {
     }
 }
 
+/// Makes a program: a copy of one, or of a script. Another process writes it, as what this one has open for writing is open in the children that tests
+/// beside this one are just forking too, and until they exec nobody else can execute it.
+pub fn make_program(from: &Path, to: &Path) {
+    let output = Command::new("install").args(["-m", "755"]).args([from, to]).output().expect("run install");
+    assert_ok(&output, "install");
+}
+
+/// The same for a script, by its text.
+pub fn make_script(text: &str, to: &Path) {
+    let mut draft = to.as_os_str().to_owned();
+    draft.push(".draft");
+    fs::write(&draft, text).expect("write a script");
+    make_program(Path::new(&draft), to);
+    fs::remove_file(draft).expect("remove the draft");
+}
+
 /// Whether this machine and user can mount FUSE at all; says so when not.
 pub fn can_mount() -> bool {
     match fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::common::json::{assert_refused, text};
-use crate::common::{self, MountedRepo, assert_ok};
+use crate::common::{self, MountedRepo, assert_ok, make_program};
 use crate::place::{git, out, write};
 use crate::{Place, SESSION, commits, my_agent, new_lines, run, values, work};
 
@@ -189,7 +189,7 @@ fn agent_trace_without_git() {
     }
     let repo = MountedRepo::new(|dir| write(dir, "notes", "one\ntwo\n"));
     let program = repo.outside().join("codex");
-    fs::copy("/bin/bash", &program).expect("copy a shell");
+    make_program("/bin/bash".as_ref(), &program);
     run(&program, repo.path(), "sh -c 'printf \"one\\nnew\\ntwo\\n\" > notes'; true");
     let output = repo.run(&["export", "--agent-trace"]);
     assert_ok(&output, "export");
