@@ -8,6 +8,7 @@
 //! cache, an entry's pidfd) is a leaf. `/proc` is read and [`Sink`] is called under none of them, but for `saving` around
 //! [`Sink::save`].
 
+mod adopt;
 pub mod agents;
 pub mod codec;
 mod errands;
@@ -185,6 +186,12 @@ impl Actors {
             shared.request_stop();
         })?;
         Ok(Arc::new(Actors { shared, threads: Mutex::new(vec![watches, runs]) }))
+    }
+
+    /// Takes over actors of earlier runs that are still alive; the others that had not ended are saved as ended. `known` are all since the machine was
+    /// started, or some of them. To be called before the first request.
+    pub fn adopt(&self, known: Vec<Actor>) {
+        self.shared.adopt(known);
     }
 
     /// The process of a thread, and a note that it was active now. Thread 0 is [`ActorId::KERNEL`].

@@ -418,7 +418,7 @@ impl Shared {
         entry
     }
 
-    fn watch(&self, entry: &Entry) {
+    pub(super) fn watch(&self, entry: &Entry) {
         let mut pidfd = entry.pidfd.lock();
         let Some(fd) = &*pidfd else { return };
         self.pidfds.fetch_add(1, Ordering::Relaxed);

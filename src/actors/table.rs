@@ -112,6 +112,13 @@ impl Entry {
         }
     }
 
+    /// One that the sink knows from an earlier run.
+    pub fn known(state: State, pidfd: Option<OwnedFd>) -> Entry {
+        let entry = Entry::new(state, pidfd);
+        entry.saved.store(true, Ordering::Relaxed);
+        entry
+    }
+
     pub fn is_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }

@@ -452,3 +452,55 @@ fn what_another_mount_namespace_has_is_not_taken_for_ours() {
         }
     });
 }
+
+#[test]
+fn who_was_known_to_an_earlier_run_is_the_same() {
+    for connector in [false, true] {
+        let (earlier, later) = (Arc::new(Memory::default()), Arc::new(Memory::default()));
+        let actors = Actors::start(Arc::<Memory>::clone(&earlier), Options { connector }).unwrap();
+        let [mut stays, mut execs, mut ends] =
+            ["echo; read x", "echo; read x; exec sleep 100", "echo; read x"].map(running_shell);
+        let ids = [&stays, &execs, &ends].map(|child| actors.resolve(child.id(), Depth::Full));
+        actors.stop();
+        drop(actors);
+        execs.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let cmdline = format!("/proc/{}/cmdline", execs.id());
+        until("the exec", || std::fs::read(&cmdline).is_ok_and(|line| line.starts_with(b"sleep")));
+        ends.kill().unwrap();
+        ends.wait().unwrap();
+
+        later.ids.store(1000, Ordering::Relaxed);
+        let mut known: Vec<Actor> = earlier.saved.lock().values().cloned().collect();
+        // Another boot's, and another process of the same pid.
+        let mut other = earlier.saved.lock()[&ids[0]].clone();
+        (other.id, other.first) = (ActorId(900), Time::new(1000, 0));
+        let mut reused = earlier.saved.lock()[&ids[0]].clone();
+        (reused.id, reused.start) = (ActorId(901), reused.start + 1);
+        known.extend([other, reused]);
+        let actors = Actors::start(Arc::<Memory>::clone(&later), Options { connector }).unwrap();
+        actors.adopt(known);
+        assert_eq!(actors.resolve(stays.id(), Depth::Full), ids[0]);
+        assert_eq!(actors.resolve(execs.id(), Depth::Full), ids[1]);
+        let saved = |id: ActorId| later.saved.lock().get(&id).cloned();
+        assert_eq!(saved(ids[2]).unwrap().exit, Some(Exit::Unknown));
+        assert_eq!(saved(ActorId(901)).unwrap().exit, Some(Exit::Unknown));
+        assert!(saved(ActorId(900)).is_none());
+        // Those above it were told of before it.
+        assert!(later.seen.lock().contains_key(&actors.get(ids[0]).unwrap().parent.unwrap()));
+        until("the new image", || {
+            actors.drain();
+            actors.get(ids[1]).unwrap().argv == argv(&["sleep", "100"])
+        });
+        assert_eq!(actors.get(ids[1]).unwrap().images.len(), 1);
+        stays.stdin.take().unwrap().write_all(b"\n").unwrap();
+        stays.wait().unwrap();
+        until("its end", || {
+            actors.drain();
+            actors.get(ids[0]).unwrap().exit.is_some()
+        });
+        assert!(later.exits.lock().contains(&ids[0]));
+        execs.kill().unwrap();
+        execs.wait().unwrap();
+        actors.stop();
+    }
+}

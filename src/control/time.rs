@@ -165,7 +165,7 @@ fn changed(overlay: &Overlay, snapshot: &Snapshot) -> Result<u64, Failure> {
 /// The state before a snapshot's own changes.
 fn before(kv: &dyn crate::store::Kv, snapshot: &Snapshot) -> Result<Lineage, Failure> {
     if snapshot.previous == Epoch::BASE {
-        return Ok(Lineage::base());
+        return Ok(Lineage::of(kv, At::BASE)?);
     }
     // The one before may be of the timeline that this one forked from, or collected: then what it sealed is seen through this timeline.
     let timeline = history::snapshot(kv, snapshot.previous)?.map_or(snapshot.timeline, |s| s.timeline);

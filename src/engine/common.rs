@@ -2,6 +2,7 @@
 //!
 //! Comes with the first engine and ends with the last one, whichever that is.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use super::scribe::{self, Scribe};
 use super::tended::Tended;
 use super::{Engine, sink};
-use crate::actors::{Actors, Options};
+use crate::actors::{Actor, Actors, Options, codec};
 use crate::clock;
 use crate::overlay::Result;
 use crate::record::{Observation, Queue, Record};
@@ -65,6 +66,7 @@ impl Common {
         let actors = Actors::start(Arc::new(sink::EngineSink::new(self)), Options { connector })
             .map_err(StoreError::io("watch", "/proc"))?;
         let _ = self.who.set(actors.clone());
+        actors.adopt(self.met_before()?);
         *self.actors.lock() = Some(actors);
         scribe::start(self).map_err(StoreError::io("start", "a thread"))?;
         let now = clock::now();
@@ -81,6 +83,18 @@ impl Common {
         let mut batch = Batch::new();
         batch.put(Table::Meta, &keys::mounted(), &std::process::id().to_le_bytes());
         kv.commit(&batch, Sync::Yes)
+    }
+
+    /// The processes that daemons before this one met.
+    fn met_before(&self) -> Result<Vec<Actor>, StoreError> {
+        let mut known = Vec::new();
+        let (from, to) = keys::actors();
+        self.store.kv.scan(Table::Meta, &from, &to, &mut |_, value| {
+            // What cannot be read is told of where it is asked for.
+            known.extend(codec::decode(value));
+            ControlFlow::Continue(())
+        })?;
+        Ok(known)
     }
 
     pub fn who(&self) -> Option<&Arc<Actors>> {

@@ -222,7 +222,10 @@ impl Exporter<'_> {
             let parent = parents.split(' ').next().filter(|parent| !parent.is_empty());
             let before = match parent.and_then(|parent| states.get(parent)) {
                 Some(before) => before.clone(),
-                None => state(of.previous)?.unwrap_or_else(|| Arc::new(Lineage::base())),
+                None => match state(of.previous)? {
+                    Some(before) => before,
+                    None => Arc::new(Lineage::of(kv, At::BASE)?),
+                },
             };
             let nothing;
             let parent = match parent {

@@ -15,6 +15,8 @@ const PIECE: usize = 1 << 20;
 /// The step under which the operation itself is.
 const HEAD: u64 = u64::MAX;
 const LAYOUT: u8 = 1;
+/// Of the operation itself.
+const HEAD_LAYOUT: u8 = 2;
 
 /// What was there before a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +40,19 @@ pub struct Kept {
     pub made: Option<Seen>,
 }
 
+/// What is known of an apply before it begins.
+pub(super) struct Head {
+    pub operation: Operation,
+    pub restore: Option<At>,
+    /// What somebody else had there was overwritten.
+    pub decided: Vec<Path>,
+}
+
 /// Writes the operation down before anything happens.
-pub(super) fn begin(store: &Store, operation: &Operation, restore: Option<At>) -> Result<()> {
+pub(super) fn begin(store: &Store, operation: &Operation, restore: Option<At>, decided: &[Path]) -> Result<()> {
     let mut value = Vec::new();
     let mut w = Writer(&mut value);
-    w.u8(LAYOUT);
+    w.u8(HEAD_LAYOUT);
     w.u64(operation.id);
     w.u8(u8::from(restore.is_some()));
     let at = restore.unwrap_or(operation.before);
@@ -55,23 +65,35 @@ pub(super) fn begin(store: &Store, operation: &Operation, restore: Option<At>) -
             w.bytes(bytes);
         }
     }
+    w.u32(u32::try_from(decided.len()).unwrap_or(u32::MAX));
+    decided.iter().for_each(|path| w.bytes(path.as_bytes()));
     let mut batch = Batch::new();
     batch.put(Table::Meta, &keys::kept(operation.kept, HEAD), &value);
     store.kv.commit(&batch, Sync::Yes)
 }
 
 /// The operation of an apply that was interrupted.
-pub(super) fn load(store: &Store, kept: u64) -> Result<(Operation, Option<At>)> {
+pub(super) fn load(store: &Store, kept: u64) -> Result<Head> {
     let missing = || StoreError::corrupt("the operation of an interrupted apply");
-    let value = store.kv.get(Table::Meta, &keys::kept(kept, HEAD))?.ok_or_else(missing)?;
-    let mut r = Reader::new(&value, "interrupted apply");
-    r.layout(LAYOUT)?;
+    head(&store.kv.get(Table::Meta, &keys::kept(kept, HEAD))?.ok_or_else(missing)?)
+}
+
+fn head(value: &[u8]) -> Result<Head> {
+    let mut r = Reader::new(value, "interrupted apply");
+    let layout = r.u8()?;
+    if !(1..=HEAD_LAYOUT).contains(&layout) {
+        return Err(r.corrupt("unknown layout"));
+    }
     let id = r.u64()?;
     let restores = r.u8()? != 0;
     let at = At { timeline: Timeline(r.u64()?), epoch: Epoch(r.u64()?) };
     let operation = history::get_operation(id, r.bytes()?)?;
+    let mut decided = Vec::new();
+    for _ in 0..if layout > 1 { r.u32()? } else { 0 } {
+        decided.push(Path::new(r.bytes()?));
+    }
     r.end()?;
-    Ok((operation, restores.then_some(at)))
+    Ok(Head { operation, restore: restores.then_some(at), decided })
 }
 
 /// Throws away what was kept for an apply that did not happen.
@@ -123,7 +145,17 @@ pub(super) struct Ours {
     /// Files that lost a name, and what came in its place.
     taken: ByFile<(Seen, Option<Seen>)>,
     /// Files that were made or changed, as they were then.
-    made: ByFile<Seen>,
+    made: ByFile<Made>,
+}
+
+/// A file of the base that regentfs made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub seen: Seen,
+    /// Taking an apply back, or doing it again, put it there, as this one had been there: before the apply, or by it.
+    pub instead: Option<Seen>,
+    /// Which was somebody else's.
+    pub foreign: bool,
 }
 
 impl Ours {
@@ -132,15 +164,45 @@ impl Ours {
     pub fn load(store: &Store) -> Result<Ours> {
         let (mut ours, mut bad) = (Ours::default(), None);
         let (from, to) = keys::everything_kept();
+        // By the number of what took an apply back, or did it again: that of the apply, and which of both.
+        let mut reverses: FxHashMap<u64, (u64, bool)> = FxHashMap::default();
+        let mut decided: FxHashSet<(u64, Path)> = FxHashSet::default();
+        store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
+            if keys::last_number(key) == Some(HEAD) {
+                match (keys::parse_kept(key), head(value)) {
+                    (Some(kept), Ok(Head { operation, .. })) if operation.id != kept => {
+                        reverses.insert(kept, (operation.id, operation.undone));
+                    }
+                    (Some(kept), Ok(head)) => decided.extend(head.decided.into_iter().map(|path| (kept, path))),
+                    (_, Err(error)) => bad = Some(error),
+                    _ => {}
+                }
+            }
+            std::ops::ControlFlow::Continue(())
+        })?;
+        // What an apply found at each path, and what it made.
+        let mut found: FxHashMap<u64, FxHashMap<Path, (Option<Seen>, Option<Seen>)>> = FxHashMap::default();
+        for &(apply, _) in reverses.values() {
+            if let std::collections::hash_map::Entry::Vacant(slot) = found.entry(apply) {
+                let seen = |k: Kept| (k.path, (k.old.map(|old| old.seen), k.made));
+                slot.insert(all(store, apply)?.into_iter().map(seen).collect());
+            }
+        }
         store.kv.scan(Table::Meta, &from, &to, &mut |key, value| {
             let step = keys::last_number(key).unwrap_or(HEAD);
             match if step == HEAD { None } else { Some(get(step, value)) } {
-                Some(Ok(Kept { old, made, .. })) => {
+                Some(Ok(Kept { old, made, path, .. })) => {
+                    let reversed = keys::parse_kept(key).and_then(|kept| reverses.get(&kept));
+                    let instead = reversed.and_then(|(apply, undone)| {
+                        let (old, made) = found.get(apply)?.get(&path)?;
+                        if *undone { *old } else { *made }
+                    });
+                    let foreign = reversed.is_some_and(|(apply, undone)| *undone && decided.contains(&(*apply, path)));
                     if let Some(Lost { seen, .. }) = old {
                         ours.taken.entry((seen.dev, seen.ino)).or_default().push((seen, made));
                     }
                     if let Some(made) = made {
-                        ours.made.entry((made.dev, made.ino)).or_default().push(made);
+                        ours.made.entry((made.dev, made.ino)).or_default().push(Made { seen: made, instead, foreign });
                     }
                 }
                 Some(Err(error)) => bad = Some(error),
@@ -176,7 +238,7 @@ impl Ours {
     }
 
     /// Files that were made with this one's numbers.
-    pub fn made(&self, is: &Seen) -> &[Seen] {
+    pub fn made(&self, is: &Seen) -> &[Made] {
         self.made.get(&(is.dev, is.ino)).map_or(&[], Vec::as_slice)
     }
 }

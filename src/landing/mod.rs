@@ -9,6 +9,7 @@ mod keep;
 mod pin;
 mod plan;
 mod settle;
+mod shown;
 
 use std::sync::Arc;
 
@@ -197,7 +198,7 @@ impl Landing<'_> {
         self.carry_out(ctx, planned, operation, None, watch)
     }
 
-    /// Puts the base, and the paths in the overlay, back to what they were before an apply; or does the apply again.
+    /// Puts the base back to what it was before an apply, or does the apply again. What the overlay shows stays as it is.
     ///
     /// # Errors
     /// As [`Landing::apply`]; conflicts are what changed in the base since.
@@ -205,17 +206,23 @@ impl Landing<'_> {
         let _busy = self.machine.begin_adding()?;
         self.resume(ctx, watch)?;
         let kv = &*self.overlay().store().kv;
-        {
+        let now = {
             let _gate = self.machine.gate.close();
-            self.machine.seal_before(ctx, &format!("before undo of {}", operation.note))?;
-        }
+            self.machine.seal_before(ctx, &format!("before undo of {}", operation.note))?
+        };
         let id = self.overlay().store().counters.next(kv, Counter::Operation)?;
         let planned = plan::reverse(self.overlay(), operation.kept, id)?;
         if planned.plan.steps.is_empty() {
             return Err(LandError::Nothing);
         }
         let record = Operation { kept: id, undone: !redo, ..operation.clone() };
-        let restore = if redo { operation.after } else { operation.before };
+        // An apply changes nothing of what is shown. What was done since stays.
+        let (from, to) = match redo {
+            true => (operation.before, operation.after),
+            false => (operation.after, operation.before),
+        };
+        let is_as_it_was = !self.machine.differs_from(&Arc::new(Lineage::of(kv, from)?), &planned.paths())?;
+        let restore = if is_as_it_was { to } else { now };
         self.carry_out(ctx, planned, record, Some(restore), watch)
     }
 
@@ -232,7 +239,7 @@ impl Landing<'_> {
         let site = Site { store: &store.dir, root: self.root };
         let paths = planned.paths();
         // What the end needs to know, should this process not live to see it.
-        keep::begin(store, &operation, restore)?;
+        keep::begin(store, &operation, restore, &planned.decided)?;
         let Planned { plan, contents, .. } = planned;
         let source = contents.source(self.overlay());
         let mut keeper = keep::Keeper::new(store, operation.kept, plan.steps.iter().map(|s| s.path.clone()).collect());
@@ -295,7 +302,7 @@ impl Landing<'_> {
                 Ok(keep::abandon(store, plan.id)?)
             }
             Some(Resumed::Committed { plan, outcome }) => {
-                let (operation, restore) = keep::load(store, plan.id)?;
+                let keep::Head { operation, restore, .. } = keep::load(store, plan.id)?;
                 // Its end may have been reached, and only the journal be left.
                 self.overlay().base().forget();
                 let done =
@@ -361,7 +368,12 @@ impl Landing<'_> {
             let _gate = self.machine.gate.close();
             let _gates = self.close_others();
             let mut settled = settle::Settled::new(overlay, operation.kept)?;
-            settled.steps(plan, outcome, restore.is_some())?;
+            let how = match restore {
+                None => settle::How::Leaves,
+                Some(_) if operation.undone => settle::How::Returns,
+                Some(_) => settle::How::Again,
+            };
+            settled.steps(plan, outcome, how)?;
             if let Some(at) = restore {
                 settled.restore(ctx, at, plan)?;
             }

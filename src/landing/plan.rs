@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::keep::{self, Kept, Ours};
+use super::keep::{self, Kept, Made, Ours};
 use super::settle::seen;
+use super::shown::Shown;
 use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
 use crate::merge::{self, Favor, Merged};
@@ -42,11 +43,14 @@ pub struct Planned {
     pub plan: Plan,
     pub contents: Contents,
     pub conflicts: Vec<Conflict>,
+    /// What somebody else has there is overwritten, as the user wants it.
+    pub decided: Vec<Path>,
 }
 
 impl Planned {
     fn new(id: u64) -> Planned {
-        Planned { plan: Plan { id, steps: Vec::new() }, contents: Contents::default(), conflicts: Vec::new() }
+        let plan = Plan { id, steps: Vec::new() };
+        Planned { plan, contents: Contents::default(), conflicts: Vec::new(), decided: Vec::new() }
     }
 
     pub fn paths(&self) -> Vec<Path> {
@@ -164,6 +168,8 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
         places: Places::new(target),
         links: FxHashMap::default(),
         ours: None,
+        shown: Shown::default(),
+        left: Vec::new(),
     };
     let from = match &selection.only {
         Some((from, _)) => View::new(overlay, from.clone()),
@@ -192,6 +198,7 @@ pub fn plan(overlay: &Overlay, target: &View<'_>, selection: &Selection, id: u64
             maker.state(path, old.as_ref(), new.as_ref()).map_err(&look)?;
         }
     }
+    maker.around_left();
     maker.directories_above().map_err(&look)?;
     Ok(maker.planned)
 }
@@ -207,6 +214,9 @@ struct Maker<'m, 'o> {
     links: FxHashMap<crate::types::Ino, Path>,
     /// What regentfs itself did in the base; found out when it matters.
     ours: Option<Ours>,
+    shown: Shown,
+    /// Left as the base has them.
+    left: Vec<Path>,
 }
 
 type Look<T> = Result<T, Errno>;
@@ -310,8 +320,14 @@ impl Maker<'_, '_> {
             }
         };
         match self.selection.decide {
-            Decide::Ours => Ok(Some(base.map_or(Expect::Nothing, |b| Expect::Is(seen(b))))),
-            Decide::Theirs => Ok(None),
+            Decide::Ours => {
+                self.planned.decided.push(path.clone());
+                Ok(Some(base.map_or(Expect::Nothing, |b| Expect::Is(seen(b)))))
+            }
+            Decide::Theirs => {
+                self.left.push(path.clone());
+                Ok(None)
+            }
             Decide::Refuse => {
                 self.planned.conflicts.push(Conflict { path: path.clone(), expected, found });
                 Ok(None)
@@ -330,18 +346,11 @@ impl Maker<'_, '_> {
 
     /// Whether a file is there that was made by an apply, or is what is known of it but for a name that one took from it: that changes its ctime.
     fn is_ours(&mut self, known: Option<&Seen>, is: &Seen) -> Look<bool> {
-        let ours = self.ours()?;
-        let like = |known: &Seen| {
-            known.kind != Kind::Dir
-                && known.same_file(is)
-                && (known.size, known.mtime) == (is.size, is.mtime)
-                && ours.took_a_name(is)
-        };
-        Ok(ours.made(is).iter().any(|made| same(made, is) || like(made)) || known.is_some_and(like))
+        Ok(is_ours(self.ours()?, known, is, 0))
     }
 
     /// What the overlay knows of the base file that is there; `None` for one that it never saw.
-    fn known(&self, path: &Path, base: &Node) -> Look<Option<Seen>> {
+    fn known(&mut self, path: &Path, base: &Node) -> Look<Option<Seen>> {
         let record = self.now.inode(base.ino)?;
         let covered = match path.split_last() {
             Some((dir, name)) => match self.base.find(&dir)? {
@@ -352,10 +361,22 @@ impl Maker<'_, '_> {
         };
         Ok(match record {
             Some(record) if covered || record.attr.nlink > 0 => record.origin.as_ref().map(|o| of_origin(base.kind, o)),
-            // Nothing of the overlay covers it: it is seen as it is.
-            _ if !covered => Some(seen(base)),
+            // Nothing of the overlay covers it: it is seen as it is. But what came into a directory that was removed or replaced here nobody saw.
+            _ if !covered && self.is_shown(path, base)? => Some(seen(base)),
             _ => None,
         })
+    }
+
+    fn is_shown(&mut self, path: &Path, base: &Node) -> Look<bool> {
+        let here = self.now.find(path)?.is_some_and(|node| node.ino == base.ino);
+        Ok(here || self.shown.has(&self.now, base.ino, path)?)
+    }
+
+    /// What stands above something that is left as it is cannot go, or become a file.
+    fn around_left(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        let keeps = |make: &Make| matches!(make, Make::Dir { .. } | Make::Meta { .. } | Make::Keep);
+        self.planned.plan.steps.retain(|step| keeps(&step.make) || !left.iter().any(|p| p.is_below(&step.path)));
     }
 
     /// The metadata of a node, where the base has another one or nothing.
@@ -462,6 +483,40 @@ fn of_origin(kind: Kind, o: &crate::store::codec::Origin) -> Seen {
     Seen { kind, dev: o.dev, ino: o.ino, born: o.born, size: o.print.size, mtime: o.print.mtime, ctime: o.print.ctime }
 }
 
+/// Takings back of takings back that are followed.
+const DEEPEST: usize = 64;
+
+fn is_ours(ours: &Ours, known: Option<&Seen>, is: &Seen, depth: usize) -> bool {
+    let like = |known: &Seen| {
+        known.kind != Kind::Dir
+            && known.same_file(is)
+            && (known.size, known.mtime) == (is.size, is.mtime)
+            && ours.took_a_name(is)
+    };
+    let made = ours.made(is).iter().rfind(|made| same(&made.seen, is) || like(&made.seen));
+    let ours = match made {
+        None => false,
+        // Taking an apply back brings back what somebody else had put there as well.
+        Some(Made { instead: Some(instead), foreign: true, .. }) => {
+            known.is_some_and(|known| same(known, instead))
+                || depth < DEEPEST && is_ours(ours, known, instead, depth + 1)
+        }
+        Some(_) => true,
+    };
+    ours || known.is_some_and(like)
+}
+
+/// What a file stands for that taking applies back, and doing them again, left there.
+fn original(ours: &Ours, is: &Seen) -> Seen {
+    let mut at = *is;
+    for _ in 0..DEEPEST {
+        let made = ours.made(&at).iter().rfind(|made| same(&made.seen, &at));
+        let Some(instead) = made.and_then(|made| made.instead) else { break };
+        at = instead;
+    }
+    at
+}
+
 /// Whether a file is still what it was when it was seen. Of a directory only that it is the same one.
 fn same(known: &Seen, is: &Seen) -> bool {
     known.same_file(is)
@@ -477,9 +532,21 @@ pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
     let mut links: FxHashMap<(u64, u64), Path> = FxHashMap::default();
     let all = keep::all(overlay.store(), kept)?;
     let names = names_left(overlay, &all).map_err(os("cannot look for other names in the repository"))?;
+    let (base, mut ours) = (View::base(overlay), None);
     for one in all {
         let Kept { path, made, old, .. } = one;
-        let expect = made.map_or(Expect::Nothing, Expect::Is);
+        let is = base.find(&path).map_err(os("cannot look at the repository"))?.map(|node| seen(&node));
+        let expect = match (made, is) {
+            // It may stand for the same: a later apply took it, and taking that back brought it back.
+            (Some(made), Some(is)) if !same(&made, &is) => {
+                let ours = match &mut ours {
+                    Some(ours) => ours,
+                    none => none.insert(Ours::load(overlay.store())?),
+                };
+                Expect::Is(if same(&original(ours, &made), &original(ours, &is)) { is } else { made })
+            }
+            (made, _) => made.map_or(Expect::Nothing, Expect::Is),
+        };
         let make = match old {
             None => Make::Remove,
             Some(old) => match old.seen.kind {

@@ -1,15 +1,15 @@
 //! After the base was changed: what history and overlay have to say now. One batch for all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 
 use super::keep::{self, Kept};
 use super::pin::{self, Became, Pins};
+use super::shown::Shown;
 use super::{Result, os};
 use crate::apply::{ByPath, Make, Outcome, Plan, Seen};
-use crate::overlay::places::{Entries, Links, Place, Places, base_links};
+use crate::overlay::places::{Place, Places, base_links};
 use crate::overlay::restore::differs;
 use crate::overlay::transit::record_of;
 use crate::overlay::view::{Node, View};
@@ -32,8 +32,18 @@ pub(super) struct Settled<'o> {
     records: FxHashMap<Ino, InodeRecord>,
     /// Files of the base of which only the metadata was changed, and what they look like since; by device and inode number.
     same: FxHashMap<(u64, u64), Seen>,
-    /// Entries and names of the present, once somebody had to know.
-    places: Option<(Rc<Entries>, Option<Rc<Links>>)>,
+    shown: Shown,
+}
+
+/// What becomes of the overlay's side of what was changed in the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// It goes: the base has it now.
+    Leaves,
+    /// An apply was taken back: it becomes the overlay's again. Whether the overlay saw what the base has again is as it was before.
+    Returns,
+    /// An apply was done again: it goes as it did then.
+    Again,
 }
 
 /// Directories of the base, by their paths.
@@ -53,7 +63,7 @@ impl<'o> Settled<'o> {
             names: BTreeMap::new(),
             records: FxHashMap::default(),
             same: FxHashMap::default(),
-            places: None,
+            shown: Shown::default(),
         })
     }
 
@@ -153,9 +163,9 @@ impl<'o> Settled<'o> {
         Ok(self.base.find(to)?.filter(|node| node.kind != Kind::Dir))
     }
 
-    /// After the base was changed: what the steps that were done mean for the present. With `restored`, the overlay's side of them is
-    /// about to be taken to another state.
-    pub fn steps(&mut self, plan: &Plan, outcome: &Outcome, restored: bool) -> Result<()> {
+    /// After the base was changed: what the steps that were done mean for the present.
+    pub fn steps(&mut self, plan: &Plan, outcome: &Outcome, how: How) -> Result<()> {
+        let restored = how != How::Leaves;
         let look = os("applied, but what it means cannot be read");
         let store = self.overlay.store().clone();
         let mut kept: BTreeMap<u64, Kept> = keep::all(&store, self.kept)?.into_iter().map(|k| (k.step, k)).collect();
@@ -203,7 +213,9 @@ impl<'o> Settled<'o> {
             let Some(step) = plan.steps.get(at).filter(|s| s.make != Make::Keep) else { continue };
             if !restored {
                 self.present(&step.path, made.as_ref()).map_err(&look)?;
-            } else if let (Some(made), Some(base)) = (made, self.base.find(&step.path).map_err(&look)?) {
+            } else if how == How::Again
+                && let (Some(made), Some(base)) = (made, self.base.find(&step.path).map_err(&look)?)
+            {
                 self.cover(&base, made, &step.path).map_err(&look)?;
             }
         }
@@ -419,7 +431,7 @@ impl<'o> Settled<'o> {
         match self.record(base.ino)? {
             Some(record) if record.attr.nlink > 0 => return Ok(()),
             // It is in view as it is, in a directory that was moved.
-            None if self.is_in_view(base.ino, path)? => return Ok(()),
+            None if self.shown.has(&self.now, base.ino, path)? => return Ok(()),
             Some(_) | None => {}
         }
         let mut record = self.base_record(base)?;
@@ -429,25 +441,6 @@ impl<'o> Settled<'o> {
         }
         self.put_record(base.ino, record, path);
         Ok(())
-    }
-
-    /// Whether the present shows a file of the base, wherever that is.
-    fn is_in_view(&mut self, ino: Ino, path: &Path) -> Look<bool> {
-        let now = self.now.clone();
-        let (entries, links) = match &self.places {
-            Some((entries, links)) => (entries.clone(), links.clone()),
-            None => (Places::new(&now).collected()?, None),
-        };
-        let places = Places::with(&now, entries.clone());
-        if let Some(links) = &links {
-            places.know_links(links.clone());
-        }
-        let mut named = false;
-        for place in places.names(ino, Some(path))? {
-            named |= places.path_at(&place)?.is_some();
-        }
-        self.places = Some((entries, links.or_else(|| places.known_links())));
-        Ok(named)
     }
 
     /// A directory that gets an entry needs a record.

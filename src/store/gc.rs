@@ -204,7 +204,14 @@ impl Points {
         for snapshot in history::snapshots(&*store.kv)? {
             if keep.snapshots.contains(&snapshot.epoch) {
                 epochs.entry(snapshot.timeline).or_default().insert(snapshot.epoch);
+                // What the first one changed is told from what was there before it.
+                if snapshot.previous == Epoch::BASE {
+                    epochs.entry(Timeline::MAIN).or_default().insert(Epoch::BASE);
+                }
             }
+        }
+        if timelines.get(&Timeline::MAIN).is_some_and(|main| main.last == Epoch::BASE && !main.deleted) {
+            epochs.entry(Timeline::MAIN).or_default().insert(Epoch::BASE);
         }
         // A fork is from an older timeline: the youngest first.
         for timeline in timelines.values().rev() {

@@ -199,6 +199,23 @@ impl Floor {
         });
     }
 
+    /// What there is to know about a file that has other bytes than it should.
+    fn differs(&self, path: &Path, found: &[u8], expected: &[u8]) -> String {
+        let at = found.iter().zip(expected).position(|(a, b)| a != b);
+        let again = fs::read(path).map(|bytes| bytes == expected);
+        let mut events = crate::common::regentfs();
+        let name = path.strip_prefix(&self.root).expect("below the root");
+        let events = events.args(["events", "--path"]).arg(name).current_dir(&self.root).output().map(|o| both(&o));
+        format!(
+            "{}: {} bytes instead of {}, the first other one at {at:?}; read again it is right: {again:?}; {} zeros\n{}",
+            path.display(),
+            found.len(),
+            expected.len(),
+            found.iter().filter(|byte| **byte == 0).count(),
+            events.unwrap_or_else(|e| e.to_string())
+        )
+    }
+
     /// Reads everything, a part in each step. What nobody ever changes is always there.
     pub fn reader(&self, who: &Worker) {
         let mut rng = Rng::new(9);
@@ -206,7 +223,7 @@ impl Floor {
             for n in 0..STATIC {
                 let path = self.root.join(format!("static/{n}"));
                 let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-                assert!(bytes == unchanging(n), "{}: other bytes", path.display());
+                assert!(bytes == unchanging(n), "{}", self.differs(&path, &bytes, &unchanging(n)));
             }
             let part = rng.pick(&["src", ".git", "crate", "frozen", "scratch", "mapped", "static"]);
             let mut pending = vec![self.root.join(part)];
