@@ -250,6 +250,8 @@ impl<'o> Work<'o> {
         } else if let Some(node) = view_before.find(&path).map_err(os)?.filter(is_file) {
             // It replaced another file.
             before.push(Found { lineage: earlier.clone(), node, path: path.clone() });
+        } else if let Some(replaced) = self.replaced(found, record)? {
+            before.push(replaced);
         } else if record.by != ActorId::KERNEL {
             before.extend(self.copied(&view_before, record, at.epoch, &found.node)?.map(|(node, path)| Found {
                 lineage: earlier.clone(),
@@ -262,6 +264,31 @@ impl<'o> Work<'o> {
         }
         before.retain(|found| !matches!(found.node.content(), Content::Version { id: same, .. } if same == id));
         Ok((path, before))
+    }
+
+    /// What a file took the place of when it got the name that it has, later than when it was written.
+    fn replaced(&self, found: &Found, record: &VersionRecord) -> Result<Option<Found>> {
+        let os = |errno| BlameError::Os(found.path.clone(), errno);
+        let Some((dir, name)) = found.path.split_last() else { return Ok(None) };
+        let Some(dir) = self.view(&found.lineage).find(&dir).map_err(os)? else { return Ok(None) };
+        let kv = &*self.overlay.store().kv;
+        for segment in found.lineage.segments() {
+            let (from, to) = keys::dentry_states(segment.timeline, dir.ino, name, segment.epoch);
+            let mut named = None;
+            kv.scan(Table::Tree, &from, &to, &mut |key, _| {
+                named = keys::last_number(key).map(|epoch| Epoch(!epoch));
+                ControlFlow::Break(())
+            })?;
+            // A name that was there when the file was written is no later one.
+            let Some(epoch) = named else { continue };
+            if epoch <= record.epoch {
+                return Ok(None);
+            }
+            let at = At { timeline: segment.timeline, epoch: Epoch(epoch.0.saturating_sub(1)) };
+            let node = self.at(at, &found.path)?;
+            return Ok(node.filter(|before| before.node.ino != record.ino));
+        }
+        Ok(None)
     }
 
     /// The state before a file was made, if it was empty and never written to in the state that is given; otherwise that one.

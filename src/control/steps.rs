@@ -21,12 +21,11 @@ use crate::query::{self, BlameRow, LogFilter, time::format};
 use crate::store::history::{self, OpKind};
 use crate::store::lineage::Lineage;
 use crate::store::{Store, StoreError};
-use crate::timeline::combine::Favor;
-use crate::timeline::merging::How;
+use crate::timeline::combine::{Favor, Only};
+use crate::timeline::merging::{How, Merged};
 use crate::timeline::names::Place;
-use crate::timeline::parts::{homes, parts};
+use crate::timeline::parts::{Part, homes, parts};
 use crate::timeline::spec;
-use crate::timeline::undo::Direction;
 use crate::types::{At, Epoch, Kind, Path, Timeline, unhex};
 
 /// Which lines.
@@ -317,29 +316,42 @@ impl Mover<'_> {
         let paths: Vec<Path> = asked.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
         let note = format!("revert of {id}");
         let how = How { favor, dry_run: asked.dry_run, note: &note };
-        let mut done = 0;
-        let mut all = crate::timeline::merging::Merged::default();
+        let is_asked = |path: &Path| paths.is_empty() || paths.iter().any(|p| path.is_below(p));
+        let of =
+            |part: &Part, path: &Path, was: Option<&Node>, is: Option<&Node>| part.has(path, was, is) && is_asked(path);
+        let merged = match parts.as_slice() {
+            [part] => {
+                let only = |path: &Path, was: Option<&Node>, is: Option<&Node>| of(part, path, was, is);
+                self.machine.bring(&self.ctx, (&part.to, &part.from, &only), OpKind::Revert, how, &self.mapped)?
+            }
+            parts => self.revert_parts(parts, &of, how)?,
+        };
+        self.tell_merged(OpKind::Revert, note, &merged, sink)
+    }
+
+    /// Takes several changes back out as one move.
+    fn revert_parts(&self, parts: &[Part], of: Of<'_>, how: How<'_>) -> Result<Merged, Failure> {
+        let machine = self.machine;
+        let busy = machine.begin_adding()?;
+        let before = machine.sealed(&self.ctx, &format!("before {}", how.note))?;
         // The last change first.
-        for part in parts.iter().rev() {
-            let only = |path: &Path, was: Option<&Node>, is: Option<&Node>| {
-                part.has(path, was, is) && (paths.is_empty() || paths.iter().any(|p| path.is_below(p)))
-            };
-            let merged =
-                self.machine.bring(&self.ctx, (&part.to, &part.from, &only), OpKind::Revert, how, &self.mapped);
-            let stopped = !matches!(&merged, Ok(merged) if merged.conflicts.is_empty());
-            if stopped {
-                // All of it or nothing.
-                for _ in 0..done {
-                    self.machine.undo(&self.ctx, Direction::Undo, false, &self.mapped)?;
-                }
-            }
-            let merged = merged?;
-            if stopped {
-                return self.tell_merged(OpKind::Revert, note, &merged, sink);
-            }
-            done += usize::from(merged.moved.is_some());
-            all.add(merged);
-        }
-        self.tell_merged(OpKind::Revert, note, &all, sink)
+        let only: Vec<_> = parts
+            .iter()
+            .rev()
+            .map(|part| move |path: &Path, was: Option<&Node>, is: Option<&Node>| of(part, path, was, is))
+            .collect();
+        let changes: Vec<_> =
+            parts.iter().rev().zip(&only).map(|(part, only)| (&part.to, &part.from, only as Only<'_>)).collect();
+        let at = match machine.stacked(&busy, &self.ctx, before, &changes, how.favor)? {
+            Ok(at) => at,
+            Err(conflicts) => return Ok(Merged { conflicts, ..Merged::default() }),
+        };
+        let kv = &*self.overlay().store().kv;
+        let (from, to) = (Arc::new(Lineage::of(kv, before)?), Arc::new(Lineage::of(kv, at)?));
+        // What others do meanwhile stays.
+        Ok(machine.bring_with(&busy, &self.ctx, (&from, &to, &|_, _, _| true), OpKind::Revert, how, &self.mapped)?)
     }
 }
+
+/// Which paths of a part count.
+type Of<'o> = &'o dyn Fn(&Part, &Path, Option<&Node>, Option<&Node>) -> bool;

@@ -242,7 +242,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Seals what there is if anything was changed since the last snapshot; returns the newest one's state either way. With the gate closed.
+    /// Seals what there is if anything was changed since the last snapshot; returns the newest one's state either way.
+    pub(crate) fn sealed(&self, ctx: &Ctx, note: &str) -> Result<At> {
+        let _gate = self.gate.close();
+        self.seal_before(ctx, note)
+    }
+
+    /// The same for who has closed the gate.
     pub(crate) fn seal_before(&self, ctx: &Ctx, note: &str) -> Result<At> {
         let timeline = self.overlay.timeline();
         let last = history::timeline(&*self.overlay.store().kv, timeline)?.last;

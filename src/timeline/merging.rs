@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use super::branch::sealed;
 use super::combine::{Choice, Combined, Conflict, Favor, Only, combine, texts};
 use super::machine::{Doing, Machine, Moved, Result, TimeError, os};
@@ -31,23 +33,6 @@ pub struct Merged {
     pub changed: Vec<Path>,
     /// Files that are open: their old bytes stay with who has them open.
     pub kept: Vec<Kept>,
-}
-
-impl Merged {
-    /// What two in a row came to.
-    pub fn add(&mut self, next: Merged) {
-        self.moved = match (self.moved.take(), next.moved) {
-            (Some(first), Some(last)) => Some(Moved { after: last.after, ..first }),
-            (one, other) => one.or(other),
-        };
-        self.conflicts.extend(next.conflicts);
-        self.kept.extend(next.kept);
-        for (all, more) in [(&mut self.merged_paths, next.merged_paths), (&mut self.changed, next.changed)] {
-            all.extend(more);
-            all.sort();
-            all.dedup();
-        }
-    }
 }
 
 /// What is merged, and how.
@@ -213,7 +198,23 @@ impl Machine {
         how: How<'_>,
         mapped: &[Ino],
     ) -> Result<Merged> {
-        let _busy = if how.dry_run { self.begin() } else { self.begin_adding()? };
+        let busy = if how.dry_run { self.begin() } else { self.begin_adding()? };
+        self.bring_with(&busy, ctx, (from, to, only), kind, how, mapped)
+    }
+
+    /// The same for who holds the lock of operations already.
+    ///
+    /// # Errors
+    /// As [`Machine::bring`].
+    pub(crate) fn bring_with(
+        &self,
+        _busy: &MutexGuard<'_, ()>,
+        ctx: &Ctx,
+        (from, to, only): (&Arc<Lineage>, &Arc<Lineage>, Only<'_>),
+        kind: OpKind,
+        how: How<'_>,
+        mapped: &[Ino],
+    ) -> Result<Merged> {
         self.can_move()?;
         self.write_back(mapped);
         let (merged, stale) = {

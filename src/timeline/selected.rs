@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use super::combine::{Conflict, Favor};
+use super::combine::{Conflict, Favor, Only};
 use super::machine::{Machine, Result, os};
 use super::parts::{Found, Part};
 use crate::overlay::Ctx;
@@ -121,7 +121,7 @@ impl Machine {
     /// # Errors
     /// A full disk; what base and log say.
     pub(crate) fn select(&self, _busy: &MutexGuard<'_, ()>, ctx: &Ctx, wanted: &Wanted<'_>) -> Result<Selected> {
-        let scratch = self.scratch(ctx)?;
+        let scratch = self.scratch(ctx, At::BASE)?;
         // Beneath everything it has what the repository had at first.
         let plan = scratch.overlay.plan(&Arc::new(Lineage::base())).map_err(os("cannot look at the repository"))?;
         scratch.put(ctx, &plan)?;
@@ -132,15 +132,37 @@ impl Machine {
         Ok(Selected::State(scratch.end(ctx, wanted.note)?))
     }
 
-    /// A timeline that nobody sees, as the repository was before the first epoch.
-    fn scratch(&self, ctx: &Ctx) -> Result<Machine> {
+    /// Puts changes into what a point of history has, one after the other. Returns the state that has them, or why one cannot come in: nothing is left then.
+    ///
+    /// # Errors
+    /// As [`Machine::select`].
+    pub(crate) fn stacked(
+        &self,
+        _busy: &MutexGuard<'_, ()>,
+        ctx: &Ctx,
+        at: At,
+        changes: &[(&Arc<Lineage>, &Arc<Lineage>, Only<'_>)],
+        favor: Favor,
+    ) -> Result<std::result::Result<At, Vec<Conflict>>> {
+        let scratch = self.scratch(ctx, at)?;
+        for change in changes {
+            let conflicts = scratch.put_in(ctx, *change, favor)?;
+            if !conflicts.is_empty() {
+                return Ok(Err(conflicts));
+            }
+        }
+        Ok(Ok(scratch.end(ctx, "several changes as one")?))
+    }
+
+    /// A timeline that nobody sees, as a point of history was.
+    fn scratch(&self, ctx: &Ctx, from: At) -> Result<Machine> {
         let store = self.overlay.store();
         let record = TimelineRecord {
             id: self.new_timeline()?,
             name: NAME.to_owned(),
-            parent: Some(At::BASE),
+            parent: Some(from),
             head: self.overlay.new_epoch().map_err(os("no number for an epoch"))?,
-            last: Epoch::BASE,
+            last: from.epoch,
             created: ctx.now,
             deleted: true,
         };
@@ -201,7 +223,7 @@ impl Machine {
                 }
             };
             let only = |path: &Path, was: Option<&Node>, is: Option<&Node>| is_wanted(path) && of(path, was, is);
-            let change = (&part.from, &part.to, &only as super::combine::Only<'_>);
+            let change = (&part.from, &part.to, &only as Only<'_>);
             match bit {
                 Bit::Move(_) => drop(self.put_in(ctx, change, Favor::Theirs)?),
                 Bit::Step(part) => {
