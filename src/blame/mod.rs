@@ -159,6 +159,12 @@ impl<'o> Work<'o> {
             Content::Version { id, .. } => {
                 self.known.insert(id, number);
                 let record = self.version(id)?;
+                if record.ino == Ino(0) {
+                    // What an apply kept of the base.
+                    let before = self.applied(&found)?;
+                    self.stages.push(Stage { found, source: Source::Base, before: Vec::new() });
+                    return Ok((number, before));
+                }
                 let (path, before) = self.before(id, &record, &found)?;
                 (Source::Version(Wrote { version: id, epoch: record.epoch, by: record.by, path }), before)
             }

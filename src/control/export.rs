@@ -11,10 +11,11 @@ use super::steps::links;
 use super::time::{Mover, Sink, place};
 use crate::clock;
 use crate::export::{Authors, Branch, Error, Exporter, Made, NOTES, Noted, Range};
-use crate::query::steps::Steps;
+use crate::query::chosen::Chosen;
+use crate::query::steps::{Step, StepId, Steps};
 use crate::timeline::names::{Names, Place};
 use crate::timeline::rows::{BranchRow, ExportRow, KnownRow, NotesRow};
-use crate::types::{hex, unhex};
+use crate::types::{ActorId, hex, unhex};
 
 /// Bytes of a patch in one row.
 const PIECE: usize = 64 << 10;
@@ -46,10 +47,16 @@ impl Mover<'_> {
             (selected, remarks) = (Some(Place::At(at)), notes);
         }
         let steps = Steps::load(overlay.store())?;
+        let chosen = (!export.chosen.is_empty()).then(|| chosen(&steps, &export.chosen)).transpose()?;
         let links = links(overlay, &steps)?;
         let authors = Authors::new(overlay, steps, links)?;
-        let exporter =
-            Exporter { authors: Some(&authors), co_authors: export.co_authors, all: export.all, ..self.exporter() };
+        let exporter = Exporter {
+            authors: Some(&authors),
+            chosen,
+            co_authors: export.co_authors,
+            all: export.all,
+            ..self.exporter()
+        };
         if let Some(branch) = &export.exported {
             return exported(&exporter, branch, export, sink);
         }
@@ -97,6 +104,7 @@ impl Mover<'_> {
         Exporter {
             machine: self.machine,
             authors: None,
+            chosen: None,
             co_authors: false,
             all: false,
             now: clock::now(),
@@ -117,6 +125,15 @@ impl Mover<'_> {
             File::open(&path).map_err(|e| Failure::new(format!("cannot open the pack {}: {e}", path.display())))?;
         Ok(made(&bring.branch, exporter.bring(&bring.branch, tip, pack)?, sink))
     }
+}
+
+/// The steps that are chosen and changed something, the oldest first.
+fn chosen(steps: &Steps, chosen: &Chosen) -> Result<Vec<(StepId, ActorId)>, Failure> {
+    let choice = chosen.resolve(steps)?;
+    let is_chosen = |step: &&Step| step.changed.is_some() && choice.has(Some((step.id, step.session)));
+    let mut found: Vec<&Step> = steps.iter().filter(is_chosen).collect();
+    found.sort_by_key(|step| (step.changed, step.id));
+    Ok(found.into_iter().map(|step| (step.id, step.session)).collect())
 }
 
 /// Who wrote the lines of a branch that is there already.

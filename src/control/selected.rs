@@ -182,7 +182,8 @@ impl Mover<'_> {
             return Err(Failure { message, exit: 2 });
         }
         let picked = self.pick(&rewind.chosen, paths(&rewind.paths))?;
-        if picked.found.parts.is_empty() {
+        // Where nothing of it is left for another reason than that nothing was done, that is what the user has to know.
+        if picked.found.parts.is_empty() && !picked.notes.is_empty() {
             return Err(Self::nothing(&picked));
         }
         if picked.all && picked.found.collected {

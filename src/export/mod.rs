@@ -26,9 +26,10 @@ use crate::diff::{self, DiffError};
 use crate::overlay::Overlay;
 use crate::overlay::view::View;
 use crate::query::QueryError;
+use crate::query::steps::StepId;
 use crate::store::StoreError;
 use crate::timeline::{Machine, TimeError};
-use crate::types::{Errno, Path, Time};
+use crate::types::{ActorId, Errno, Path, Time};
 
 use annotate::Worked;
 use git::{Base, Commit, Repo, Scratch};
@@ -163,6 +164,8 @@ pub struct Exporter<'m> {
     pub machine: &'m Machine,
     /// Who did what; `None` where that is not told.
     pub authors: Option<&'m Authors>,
+    /// Of a state that was put together of these steps: they are told, and no snapshot.
+    pub chosen: Option<Vec<(StepId, ActorId)>>,
     /// Commits name agents as their co-authors.
     pub co_authors: bool,
     /// Also files that git would ignore.
@@ -278,8 +281,12 @@ impl Exporter<'_> {
             stage.go(before, after)?;
             let next = stage.tree()?;
             if next != tree {
-                let name = (link.subject.as_str(), link.snapshot.as_deref(), link.time);
+                let snapshot = link.snapshot.as_deref().filter(|_| self.chosen.is_none());
+                let name = (link.subject.as_str(), snapshot, link.time);
                 let mut worked = self.worked((before, after), lines::deltas(repo, &tree, &next)?)?;
+                if let Some(chosen) = &self.chosen {
+                    worked.steps.clone_from(chosen);
+                }
                 let told = self.told(&worked.steps);
                 let made = self.commit(repo, &stage, commits.tip.as_deref(), author, name, &told)?;
                 worked.commit.clone_from(&made.commit);

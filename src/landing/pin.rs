@@ -221,8 +221,48 @@ impl<'s> Pins<'s> {
         if first > at.epoch && from_the_first && self.showed(at, ino, path)? {
             batch.put(Table::Tree, &keys::inode(Timeline::MAIN, ino, Epoch::BASE), &value);
             batch.put(Table::Tree, &keys::touched_inode(Timeline::MAIN, Epoch::BASE, ino), path.as_bytes());
+            self.hide(batch, ino, record, path)?;
         }
         self.inodes.insert(ino, path.clone());
+        Ok(())
+    }
+
+    /// Something else got the name of a base file that came there later, and that no state knows: from then on it has none.
+    fn hide(&self, batch: &mut Batch, ino: Ino, record: &InodeRecord, path: &Path) -> Result<()> {
+        let corrupt = |errno| StoreError::corrupt(format!("{path}: {errno}"));
+        let Some((dir, name)) = path.split_last() else { return Ok(()) };
+        let Some(dir) = View::base(self.overlay).find(&dir).map_err(corrupt)? else { return Ok(()) };
+        let mut gone = record.clone();
+        gone.attr.nlink = 0;
+        let mut value = Vec::new();
+        codec::put_inode(&mut value, &gone);
+        for &timeline in &self.timelines {
+            let mut hidden = None;
+            let (from, to) = keys::dentry_states(timeline, dir.ino, name, Epoch::LAST);
+            self.store.kv.scan(Table::Tree, &from, &to, &mut |key, value| {
+                let other = match codec::get_dentry(value) {
+                    Ok(Dentry::Entry { ino: other, .. }) => other != ino,
+                    Ok(Dentry::Whiteout { .. }) => true,
+                    Err(_) => false,
+                };
+                // The newest first.
+                if let Some(epoch) = keys::last_number(key).map(|n| Epoch(!n)).filter(|e| other && *e > Epoch::BASE) {
+                    hidden = Some(epoch);
+                }
+                ControlFlow::Continue(())
+            })?;
+            let Some(epoch) = hidden else { continue };
+            let states = keys::inode_states(timeline, ino, Epoch::LAST);
+            let mut known = false;
+            self.store.kv.scan(Table::Tree, &states.0, &states.1, &mut |key, _| {
+                known |= keys::last_number(key).is_some_and(|n| Epoch(!n) > Epoch::BASE);
+                ControlFlow::Continue(())
+            })?;
+            if !known {
+                batch.put(Table::Tree, &keys::inode(timeline, ino, epoch), &value);
+                batch.put(Table::Tree, &keys::touched_inode(timeline, epoch, ino), path.as_bytes());
+            }
+        }
         Ok(())
     }
 
