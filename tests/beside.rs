@@ -203,3 +203,37 @@ fn the_first_step_is_told_from_what_was_there_before_it() {
         place.shown("b")
     );
 }
+
+#[test]
+fn a_directory_that_both_made_is_one() {
+    let Some(place) = Place::new("echo q > q") else { return };
+    place.does("mkdir n; cp q n/f");
+    let step = place.step_of("n/f");
+    place.elsewhere("mkdir n; echo other > n/g");
+    place.ok(&["apply", "--step", &step]);
+    assert_eq!(place.on_disk("n/f").as_deref(), Some("q\n"));
+    assert_eq!(place.on_disk("n/g").as_deref(), Some("other\n"));
+    place.repo.unmount();
+    assert_ok(&place.repo.run(&["fsck", "--log"]), "fsck");
+}
+
+#[test]
+fn lines_of_the_repository_stay_its_own_through_an_apply() {
+    let Some(place) = Place::new("seq 1 9 > a") else { return };
+    place.does("echo ten >> a");
+    let step = place.step_of("a");
+    let blame = || {
+        let rows = place.repo.json(&["blame", "a"]);
+        let by = |row: &serde_json::Value| row["step"].as_str().unwrap_or(text(row, "by")).to_owned();
+        rows.iter().map(by).collect::<Vec<_>>()
+    };
+    let expected: Vec<String> = vec!["base".to_owned(); 9].into_iter().chain([step]).collect();
+    assert_eq!(blame(), expected);
+    for command in ["apply", "undo", "redo"] {
+        place.ok(&[command]);
+        assert_eq!(blame(), expected, "after {command}");
+    }
+    place.repo.unmount();
+    place.repo.mount();
+    assert_eq!(blame(), expected, "in the next mount");
+}

@@ -289,3 +289,27 @@ fn without_a_mount_and_as_a_patch() {
     place.repo.unmount();
     assert_ok(&place.repo.run(&["fsck"]), "fsck");
 }
+
+/// What is exported tells of the steps that it was put together of; and everything but the only step is the repository.
+#[test]
+fn a_patch_of_chosen_steps_names_them() {
+    if !can_mount() || !has_programs(&["setsid", "script", "git"], "sessions") {
+        return;
+    }
+    let place = Place::new();
+    place.agent(&format!("{SED} s/line.3$/three/ f"));
+    let (session, step) = (place.session("agent"), place.step("-i"));
+    let patch =
+        String::from_utf8_lossy(&place.ok(&["export", "--patch", "--by", "agent", "--co-authors"]).stdout).into_owned();
+    for line in
+        [format!("Regentfs-Session: {session}"), format!("Regentfs-Step: {step}"), "Regentfs-Agent: codex".into()]
+    {
+        assert!(patch.contains(&line), "{line} in {patch}");
+    }
+    assert!(patch.contains("Co-authored-by: Codex") && !patch.contains("Regentfs-Snapshot"), "{patch}");
+    assert_refused(&place.repo.run(&["rewind", "--by", "human"]), 1, "regentfs discard");
+    place.ok(&["rewind", "--except", &step]);
+    assert_eq!(place.mounted("f"), Some(lines()));
+    place.ok(&["undo"]);
+    assert_ne!(place.mounted("f"), Some(lines()));
+}

@@ -317,3 +317,35 @@ fn saves_without_a_pause_are_steps_of_their_own() {
     assert!(now.contains("saved 1\n") && !now.contains("saved 2\n") && now.contains("saved 3\n"), "{now}");
     assert_eq!(now.lines().count(), 20);
 }
+
+/// A file that takes another one's place was made before that one was sealed: its lines go on from what was there when it did. And a step in several parts
+/// comes back out, and in again, as one.
+#[test]
+fn what_replaces_somebody_elses_edit_goes_on_from_it() {
+    if !can_mount() || !common::has_programs(&["python3", "setsid"], "writers") {
+        return;
+    }
+    let repo = MountedRepo::new(populate);
+    let lines = |from: &str| format!("l=open('a').read().splitlines(True)\n{from}\n");
+    let other = lines("l[14]='by another\\n'") + "open('made-beside','w').writelines(l)\nos.rename('made-beside','a')";
+    // An editor that goes on, and at once a command of somebody else.
+    let program = lines("l[2]='by the editor\\n'")
+        + "open('a','w').writelines(l)\nimport subprocess\n"
+        + &format!(
+            "subprocess.run(['setsid','--wait','bash','-c','python3 -S -c \"$0\"; true',{:?},'other'],check=True)",
+            format!("import os\n{other}")
+        );
+    as_writer(repo.path(), "editor", &program);
+    let written = || blame(&repo, "a");
+    wait_for("both to be known", || written().iter().filter(|(_, by, _)| by != "base").count() == 2);
+    let of = |line: &str| written().into_iter().find(|(text, ..)| text == line).map(|(.., who)| who);
+    assert_eq!((of("by the editor").as_deref(), of("by another").as_deref()), (Some("editor"), Some("other")));
+    let step = repo.json(&["blame", "a:15"]).first().map(|row| text(row, "step").to_owned()).expect("a line");
+    let before = std::fs::read(repo.join("a")).expect("read");
+    assert_ok(&repo.run(&["revert", &step]), "revert");
+    let now = std::fs::read_to_string(repo.join("a")).expect("read");
+    assert!(now.contains("by the editor\n") && !now.contains("by another\n"), "{now}");
+    assert_ok(&repo.run(&["undo"]), "undo");
+    assert_eq!(std::fs::read(repo.join("a")).expect("read"), before);
+    assert!(!repo.join("made-beside").exists());
+}

@@ -291,6 +291,12 @@ impl<'o> Work<'o> {
                 return Ok(None);
             }
             let at = At { timeline: segment.timeline, epoch: Epoch(epoch.0.saturating_sub(1)) };
+            // It was renamed if it was there before; a rewind brings back what was not.
+            let then = Arc::new(Lineage::of(kv, at)?);
+            let was = self.view(&then).by_number(record.ino).map_err(os)?;
+            if was.is_none_or(|was| was.attr.nlink == 0 || was.content() != found.node.content()) {
+                return Ok(None);
+            }
             let node = self.at(at, &found.path)?;
             return Ok(node.filter(|before| before.node.ino != record.ino));
         }

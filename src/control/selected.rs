@@ -182,9 +182,13 @@ impl Mover<'_> {
             return Err(Failure { message, exit: 2 });
         }
         let picked = self.pick(&rewind.chosen, paths(&rewind.paths))?;
-        // Where nothing of it is left for another reason than that nothing was done, that is what the user has to know.
-        if picked.found.parts.is_empty() && !picked.notes.is_empty() {
-            return Err(Self::nothing(&picked));
+        // Everything but all that was done is nothing; but who named somebody did not mean that nothing is to be left.
+        if picked.found.parts.is_empty() && (!picked.all || !picked.notes.is_empty()) {
+            let Failure { message, exit } = Self::nothing(&picked);
+            return Err(Failure {
+                message: format!("{message}: `regentfs discard` goes back to the repository"),
+                exit,
+            });
         }
         if picked.all && picked.found.collected {
             return Err(Failure::new(

@@ -148,6 +148,9 @@ pub(super) struct Ours {
     made: ByFile<Made>,
 }
 
+/// What an apply found at a path, and what it made.
+type Sides = (Option<Seen>, Option<Seen>);
+
 /// A file of the base that regentfs made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made {
@@ -181,7 +184,7 @@ impl Ours {
             std::ops::ControlFlow::Continue(())
         })?;
         // What an apply found at each path, and what it made.
-        let mut found: FxHashMap<u64, FxHashMap<Path, (Option<Seen>, Option<Seen>)>> = FxHashMap::default();
+        let mut found: FxHashMap<u64, FxHashMap<Path, Sides>> = FxHashMap::default();
         for &(apply, _) in reverses.values() {
             if let std::collections::hash_map::Entry::Vacant(slot) = found.entry(apply) {
                 let seen = |k: Kept| (k.path, (k.old.map(|old| old.seen), k.made));

@@ -8,6 +8,7 @@ mod done;
 mod keep;
 mod pin;
 mod plan;
+mod reverse;
 mod settle;
 mod shown;
 
@@ -211,7 +212,7 @@ impl Landing<'_> {
             self.machine.seal_before(ctx, &format!("before undo of {}", operation.note))?
         };
         let id = self.overlay().store().counters.next(kv, Counter::Operation)?;
-        let planned = plan::reverse(self.overlay(), operation.kept, id)?;
+        let planned = reverse::reverse(self.overlay(), operation.kept, id)?;
         if planned.plan.steps.is_empty() {
             return Err(LandError::Nothing);
         }

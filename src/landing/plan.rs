@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::keep::{self, Kept, Made, Ours};
+use super::keep::{Made, Ours};
 use super::settle::seen;
 use super::shown::Shown;
 use super::{Decide, Result, Selection, os};
 use crate::apply::{self, Conflict, Content, ContentId, Expect, Found, Make, Meta, Plan, Seen, Step};
 use crate::merge::{self, Favor, Merged};
 use crate::overlay::Overlay;
-use crate::overlay::places::{Places, base_links};
+use crate::overlay::places::Places;
 use crate::overlay::restore::differs;
 use crate::overlay::view::{Node, Reader, View};
 use crate::overlay::walk::{Met, walk};
@@ -48,7 +48,7 @@ pub struct Planned {
 }
 
 impl Planned {
-    fn new(id: u64) -> Planned {
+    pub(super) fn new(id: u64) -> Planned {
         let plan = Plan { id, steps: Vec::new() };
         Planned { plan, contents: Contents::default(), conflicts: Vec::new(), decided: Vec::new() }
     }
@@ -62,7 +62,7 @@ impl Planned {
 }
 
 impl Contents {
-    fn add(&mut self, wanted: Wanted) -> ContentId {
+    pub(super) fn add(&mut self, wanted: Wanted) -> ContentId {
         self.list.push(wanted);
         ContentId(self.list.len() as u64 - 1)
     }
@@ -484,7 +484,7 @@ fn of_origin(kind: Kind, o: &crate::store::codec::Origin) -> Seen {
 }
 
 /// Takings back of takings back that are followed.
-const DEEPEST: usize = 64;
+pub(super) const DEEPEST: usize = 64;
 
 fn is_ours(ours: &Ours, known: Option<&Seen>, is: &Seen, depth: usize) -> bool {
     let like = |known: &Seen| {
@@ -506,110 +506,8 @@ fn is_ours(ours: &Ours, known: Option<&Seen>, is: &Seen, depth: usize) -> bool {
     ours || known.is_some_and(like)
 }
 
-/// What a file stands for that taking applies back, and doing them again, left there.
-fn original(ours: &Ours, is: &Seen) -> Seen {
-    let mut at = *is;
-    for _ in 0..DEEPEST {
-        let made = ours.made(&at).iter().rfind(|made| same(&made.seen, &at));
-        let Some(instead) = made.and_then(|made| made.instead) else { break };
-        at = instead;
-    }
-    at
-}
-
 /// Whether a file is still what it was when it was seen. Of a directory only that it is the same one.
-fn same(known: &Seen, is: &Seen) -> bool {
+pub(super) fn same(known: &Seen, is: &Seen) -> bool {
     known.same_file(is)
         && (known.kind == Kind::Dir || (known.size, known.mtime, known.ctime) == (is.size, is.mtime, is.ctime))
-}
-
-/// The plan that takes an apply back: everything as it was kept, where what was made is still there.
-///
-/// # Errors
-/// When the log cannot be read.
-pub fn reverse(overlay: &Overlay, kept: u64, id: u64) -> Result<Planned> {
-    let mut planned = Planned::new(id);
-    let mut links: FxHashMap<(u64, u64), Path> = FxHashMap::default();
-    let all = keep::all(overlay.store(), kept)?;
-    let names = names_left(overlay, &all).map_err(os("cannot look for other names in the repository"))?;
-    let (base, mut ours) = (View::base(overlay), None);
-    for one in all {
-        let Kept { path, made, old, .. } = one;
-        let is = base.find(&path).map_err(os("cannot look at the repository"))?.map(|node| seen(&node));
-        let expect = match (made, is) {
-            // It may stand for the same: a later apply took it, and taking that back brought it back.
-            (Some(made), Some(is)) if !same(&made, &is) => {
-                let ours = match &mut ours {
-                    Some(ours) => ours,
-                    none => none.insert(Ours::load(overlay.store())?),
-                };
-                Expect::Is(if same(&original(ours, &made), &original(ours, &is)) { is } else { made })
-            }
-            (made, _) => made.map_or(Expect::Nothing, Expect::Is),
-        };
-        let make = match old {
-            None => Make::Remove,
-            Some(old) => match old.seen.kind {
-                Kind::Dir => Make::Dir { meta: old.meta },
-                Kind::Symlink => Make::Symlink { target: old.target.unwrap_or_default(), meta: old.meta },
-                // Its bytes were not touched.
-                Kind::File if old.version == VersionId::BASE => Make::Meta { meta: old.meta },
-                // Several names that one file had.
-                Kind::File if links.contains_key(&(old.seen.dev, old.seen.ino)) => {
-                    Make::Link { to: links.get(&(old.seen.dev, old.seen.ino)).cloned().unwrap_or_default() }
-                }
-                Kind::File => match names.get(&(old.seen.dev, old.seen.ino)) {
-                    // It has another name there, which stayed.
-                    Some((to, seen)) => {
-                        if !planned.plan.steps.iter().any(|s| s.path == *to) {
-                            let keep = Step { path: to.clone(), expect: Expect::Is(*seen), make: Make::Keep };
-                            planned.plan.steps.push(keep);
-                        }
-                        Make::Link { to: to.clone() }
-                    }
-                    None => {
-                        links.insert((old.seen.dev, old.seen.ino), path.clone());
-                        let wanted = Wanted::Version(old.version, old.seen.size);
-                        Make::File { content: planned.contents.add(wanted), meta: old.meta }
-                    }
-                },
-                kind @ (Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice) => {
-                    Make::Special { kind, rdev: old.rdev, meta: old.meta }
-                }
-            },
-        };
-        if !(make == Make::Remove && expect == Expect::Nothing) {
-            planned.plan.steps.push(Step { path, expect, make });
-        }
-    }
-    Ok(planned)
-}
-
-/// Names that files still have in the base, unchanged, of which an apply took others away.
-fn names_left(overlay: &Overlay, all: &[Kept]) -> Look<FxHashMap<(u64, u64), (Path, Seen)>> {
-    let mut found = FxHashMap::default();
-    let lost: FxHashMap<u64, &Seen> = all
-        .iter()
-        .filter_map(|one| one.old.as_ref())
-        .filter(|old| old.seen.kind == Kind::File && old.version != VersionId::BASE)
-        .map(|old| (old.seen.ino, &old.seen))
-        .collect();
-    if lost.is_empty() {
-        return Ok(found);
-    }
-    let base = View::base(overlay);
-    let steps: BTreeSet<&Path> = all.iter().map(|one| &one.path).collect();
-    for (ino, paths) in base_links(&**overlay.base(), &|ino| lost.contains_key(&ino), &|_| false)? {
-        let Some(was) = lost.get(&ino) else { continue };
-        for path in paths.into_iter().filter(|p| !steps.contains(p)) {
-            if let Some(is) = base.find(&path)?.map(|node| seen(&node))
-                && was.same_file(&is)
-                && (was.size, was.mtime) == (is.size, is.mtime)
-            {
-                found.insert((was.dev, was.ino), (path, is));
-                break;
-            }
-        }
-    }
-    Ok(found)
 }
