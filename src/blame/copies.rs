@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{LARGEST, Result, Work, lines};
+use super::lines::{self, Map};
+use super::{LARGEST, Result, Work};
 use crate::overlay::view::{Node, View};
 use crate::query::events::{each_event, seq_at};
 use crate::query::sees;
@@ -60,7 +61,7 @@ impl Work<'_> {
             move |errno| super::BlameError::Os(path, errno)
         };
         let found = super::Found { lineage: before.lineage().clone(), node: node.clone(), path: Path::root() };
-        let text = self.read(&found)?;
+        let text = super::read(self.overlay, &found)?;
         let all = lines::lines(&text);
         let mut best: Option<(usize, Node, Path)> = None;
         for path in seen.into_keys() {
@@ -69,9 +70,9 @@ impl Work<'_> {
                 continue;
             }
             let found = super::Found { lineage: before.lineage().clone(), node: other.clone(), path: path.clone() };
-            let theirs = self.read(&found)?;
+            let theirs = super::read(self.overlay, &found)?;
             let marks = vec![0; lines::lines(&theirs)];
-            let shared = lines::carry(&theirs, &marks, &text).iter().flatten().count();
+            let shared = Map::of(&theirs, &text).carry(&marks).iter().flatten().count();
             if shared * SHARED >= all && shared > best.as_ref().map_or(0, |best| best.0) {
                 best = Some((shared, other, path));
             }

@@ -15,32 +15,55 @@ const WINDOW: usize = 48;
 const ANCHOR: usize = 6;
 const ANCHOR_BYTES: usize = 48;
 
-/// A mark for each line of `new`: that of the line of `old` which it is, or was moved from; `None` for a new line. `marks` are those of `old`.
-///
-/// Texts are compared as `git diff` does it, but for this: where two long ones differ in a few places, each of these is looked at by itself.
-pub fn carry(old: &[u8], marks: &[u32], new: &[u8]) -> Vec<Option<u32>> {
-    let mut work = Work { marks, out: Vec::with_capacity(marks.len()), at: 0, gone: Vec::new(), came: Vec::new() };
-    let (mut old, mut new) = (old, new);
-    loop {
-        let head = whole_lines(alike(old, new), old, new);
-        work.keep(lines(old.get(..head).unwrap_or_default()));
-        (old, new) = (old.get(head..).unwrap_or_default(), new.get(head..).unwrap_or_default());
-        if old.is_empty() && new.is_empty() {
-            break;
+/// Which lines of a text are lines of another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Map {
+    /// Where they are in the new text, where they are in the old one, and how many follow one another.
+    runs: Vec<(u32, u32, u32)>,
+    /// Lines of the new text.
+    lines: usize,
+}
+
+impl Map {
+    /// Compares two texts as `git diff` does it, but for this: where two long ones differ in a few places, each of these is looked at by itself.
+    pub fn of(old: &[u8], new: &[u8]) -> Map {
+        let mut work = Work::default();
+        let (mut old, mut new) = (old, new);
+        loop {
+            let head = whole_lines(alike(old, new), old, new);
+            work.keep(lines(old.get(..head).unwrap_or_default()));
+            (old, new) = (old.get(head..).unwrap_or_default(), new.get(head..).unwrap_or_default());
+            if old.is_empty() && new.is_empty() {
+                break;
+            }
+            let Some((from, to)) = alike_again(old, new) else {
+                // Behind the end of a line in both, or at the beginning of what is left of it.
+                let tail = tail_lines(alike_at_the_end(old, new), old, new);
+                let (old_mid, kept) = old.split_at(old.len() - tail);
+                work.differ(old_mid, new.get(..new.len() - tail).unwrap_or_default());
+                work.keep(lines(kept));
+                break;
+            };
+            let ((old_mid, old_rest), (new_mid, new_rest)) = (old.split_at(from), new.split_at(to));
+            work.differ(old_mid, new_mid);
+            (old, new) = (old_rest, new_rest);
         }
-        let Some((from, to)) = alike_again(old, new) else {
-            // Behind the end of a line in both, or at the beginning of what is left of it.
-            let tail = tail_lines(alike_at_the_end(old, new), old, new);
-            let (old_mid, kept) = old.split_at(old.len() - tail);
-            work.differ(old_mid, new.get(..new.len() - tail).unwrap_or_default());
-            work.keep(lines(kept));
-            break;
-        };
-        let ((old_mid, old_rest), (new_mid, new_rest)) = (old.split_at(from), new.split_at(to));
-        work.differ(old_mid, new_mid);
-        (old, new) = (old_rest, new_rest);
+        work.end()
     }
-    work.end()
+
+    /// A mark for each line of the new text: that of the line of the old one which it is, or was moved from; `None` for a new line. `marks` are those of
+    /// the old one.
+    pub fn carry(&self, marks: &[u32]) -> Vec<Option<u32>> {
+        let mut out = vec![None; self.lines];
+        for &(to, from, count) in &self.runs {
+            let (to, from, count) = (to as usize, from as usize, count as usize);
+            let marks = marks.get(from..from + count).unwrap_or_default();
+            for (slot, mark) in out.get_mut(to..).unwrap_or_default().iter_mut().zip(marks) {
+                *slot = Some(*mark);
+            }
+        }
+        out
+    }
 }
 
 /// Where two texts that begin differently go on alike, if that is not far: the bytes before it of both.
@@ -74,28 +97,31 @@ struct Run<'t> {
     lines: Vec<&'t [u8]>,
 }
 
-struct Work<'t, 'm> {
-    marks: &'m [u32],
-    out: Vec<Option<u32>>,
-    /// How many lines of the old text are done.
+#[derive(Default)]
+struct Work<'t> {
+    runs: Vec<(u32, u32, u32)>,
+    /// How many lines are done of the old text, and of the new one.
     at: usize,
+    out: usize,
     gone: Vec<Run<'t>>,
     came: Vec<Run<'t>>,
 }
 
-impl<'t> Work<'t, '_> {
+impl<'t> Work<'t> {
     /// The next lines are the same in both.
     fn keep(&mut self, count: usize) {
-        let marks = self.marks.get(self.at..self.at + count).unwrap_or_default();
-        self.out.extend(marks.iter().map(|mark| Some(*mark)));
+        if count > 0 {
+            self.runs.push((self.out as u32, self.at as u32, count as u32));
+        }
         self.at += count;
+        self.out += count;
     }
 
     /// The next lines differ.
     fn differ(&mut self, old: &'t [u8], new: &'t [u8]) {
         let (old_lines, new_lines): (Vec<&[u8]>, Vec<&[u8]>) = (split(old).collect(), split(new).collect());
         let (mut from, mut to) = (0, 0);
-        let (first_old, first_new) = (self.at, self.out.len());
+        let (first_old, first_new) = (self.at, self.out);
         let hunks = if old.is_empty() || new.is_empty() { Vec::new() } else { hunks(old, new) };
         let whole = [Hunk { before: 0..old_lines.len() as u32, after: 0..new_lines.len() as u32 }];
         let hunks = if old.is_empty() || new.is_empty() { &whole[..] } else { &hunks };
@@ -104,7 +130,7 @@ impl<'t> Work<'t, '_> {
             let (before, after) = (range(&hunk.before), range(&hunk.after));
             self.keep(before.start - from);
             self.at += before.len();
-            self.out.extend(after.clone().map(|_| None));
+            self.out += after.len();
             (from, to) = (before.end, after.end);
             let run = |start, lines: Option<&[&'t [u8]]>| Run { start, lines: lines.unwrap_or_default().to_vec() };
             if !before.is_empty() {
@@ -118,15 +144,10 @@ impl<'t> Work<'t, '_> {
         self.keep(old_lines.len() - from);
     }
 
-    fn end(mut self) -> Vec<Option<u32>> {
-        for (to, from, len) in moved(&self.gone, &self.came) {
-            for n in 0..len {
-                if let (Some(slot), Some(mark)) = (self.out.get_mut(to + n), self.marks.get(from + n)) {
-                    *slot = Some(*mark);
-                }
-            }
-        }
-        self.out
+    fn end(mut self) -> Map {
+        let moved = moved(&self.gone, &self.came);
+        self.runs.extend(moved.into_iter().map(|(to, from, count)| (to as u32, from as u32, count as u32)));
+        Map { runs: self.runs, lines: self.out }
     }
 }
 
@@ -149,8 +170,7 @@ fn alike_at_the_end(one: &[u8], other: &[u8]) -> usize {
 
 /// How many lines there are.
 pub fn lines(text: &[u8]) -> usize {
-    // Counting one byte is what the processor does fastest.
-    text.iter().filter(|&&b| b == b'\n').count() + usize::from(text.last().is_some_and(|&b| b != b'\n'))
+    memchr::memchr_iter(b'\n', text).count() + usize::from(text.last().is_some_and(|&b| b != b'\n'))
 }
 
 /// The first `same` bytes of both, cut back to the end of a line.
@@ -217,7 +237,7 @@ mod tests {
 
     fn marks(old: &str, new: &str) -> Vec<Option<u32>> {
         let count = lines(old.as_bytes()) as u32;
-        carry(old.as_bytes(), &(0..count).collect::<Vec<_>>(), new.as_bytes())
+        Map::of(old.as_bytes(), new.as_bytes()).carry(&(0..count).collect::<Vec<_>>())
     }
 
     #[test]

@@ -15,11 +15,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use lines::Map;
+
 use crate::overlay::Overlay;
 use crate::overlay::view::{Node, View};
 use crate::store::codec::{self, Content, VersionRecord};
 use crate::store::history::{self, OpKind};
-use crate::store::lineage::Lineage;
+use crate::store::lineage::{Lineage, Touched};
 use crate::store::{StoreError, Table, keys};
 use crate::types::{ActorId, At, Epoch, Errno, Ino, Kind, Path, VersionId};
 
@@ -91,8 +93,7 @@ pub fn blame(view: &View<'_>, path: &Path) -> Result<Blamed> {
     if node.kind != Kind::File {
         return Err(BlameError::NoFile(path.clone()));
     }
-    let mut work =
-        Work { overlay: view.overlay(), stages: Vec::new(), known: FxHashMap::default(), texts: RefCell::default() };
+    let mut work = Work { overlay: view.overlay(), stages: Vec::new(), known: FxHashMap::default() };
     let newest = work.collect(view, node, path.clone())?;
     work.carry(newest)
 }
@@ -109,14 +110,69 @@ struct Work<'o> {
     stages: Vec<Stage>,
     /// The stage of a version that was met.
     known: FxHashMap<VersionId, usize>,
-    /// The texts that were read last, by stage.
-    texts: RefCell<VecDeque<(usize, Rc<Vec<u8>>)>>,
+}
+
+/// The texts of stages; those that were read last are kept.
+struct Texts<'w> {
+    overlay: &'w Overlay,
+    stages: &'w [Stage],
+    last: RefCell<VecDeque<(usize, Rc<Vec<u8>>)>>,
+}
+
+impl<'w> Texts<'w> {
+    fn new(overlay: &'w Overlay, stages: &'w [Stage]) -> Texts<'w> {
+        Texts { overlay, stages, last: RefCell::default() }
+    }
+
+    fn get(&self, number: usize) -> Result<Rc<Vec<u8>>> {
+        let mut last = self.last.borrow_mut();
+        if let Some((_, text)) = last.iter().find(|(known, _)| *known == number) {
+            return Ok(text.clone());
+        }
+        let stage = self.stages.get(number).ok_or_else(|| StoreError::corrupt("a state of a file without a number"))?;
+        let text = Rc::new(read(self.overlay, &stage.found)?);
+        last.push_front((number, text.clone()));
+        last.truncate(TEXTS);
+        Ok(text)
+    }
+
+    /// What is the same in two of them.
+    fn map(&self, (number, before): Edge) -> Result<Map> {
+        Ok(Map::of(&self.get(before)?, &self.get(number)?))
+    }
+}
+
+/// What stages have of those before them.
+type Maps = FxHashMap<Edge, Map>;
+/// A stage, and one that was before it.
+type Edge = (usize, usize);
+
+fn read(overlay: &Overlay, found: &Found) -> Result<Vec<u8>> {
+    if found.node.size > LARGEST {
+        return Err(BlameError::TooLarge(found.path.clone()));
+    }
+    let os = |errno| BlameError::Os(found.path.clone(), errno);
+    let reader = View::new(overlay, found.lineage.clone()).open(&found.node).map_err(os)?;
+    let mut text = vec![0; found.node.size as usize];
+    let mut at = 0;
+    while let Some(rest) = text.get_mut(at..).filter(|rest| !rest.is_empty()) {
+        match reader.read_at(at as u64, rest).map_err(os)? {
+            0 => break,
+            got => at += got,
+        }
+    }
+    text.truncate(at);
+    Ok(text)
 }
 
 /// In so many states before it is looked for a line that came back.
 const BROUGHT_BACK: usize = 64;
 /// So many texts are kept at once.
 const TEXTS: usize = 4;
+/// So many threads compare at most; one alone where a text has more bytes than this, or there are few to compare.
+const THREADS: usize = 8;
+const LARGE: u64 = 4 << 20;
+const FEW: usize = 16;
 
 impl<'o> Work<'o> {
     fn view(&self, lineage: &Arc<Lineage>) -> View<'o> {
@@ -175,37 +231,6 @@ impl<'o> Work<'o> {
         Ok((number, before))
     }
 
-    fn read(&self, found: &Found) -> Result<Vec<u8>> {
-        if found.node.size > LARGEST {
-            return Err(BlameError::TooLarge(found.path.clone()));
-        }
-        let os = |errno| BlameError::Os(found.path.clone(), errno);
-        let reader = self.view(&found.lineage).open(&found.node).map_err(os)?;
-        let mut text = vec![0; found.node.size as usize];
-        let mut at = 0;
-        while let Some(rest) = text.get_mut(at..).filter(|rest| !rest.is_empty()) {
-            match reader.read_at(at as u64, rest).map_err(os)? {
-                0 => break,
-                got => at += got,
-            }
-        }
-        text.truncate(at);
-        Ok(text)
-    }
-
-    /// The text of a stage.
-    fn text(&self, number: usize) -> Result<Rc<Vec<u8>>> {
-        let mut texts = self.texts.borrow_mut();
-        if let Some((_, text)) = texts.iter().find(|(known, _)| *known == number) {
-            return Ok(text.clone());
-        }
-        let stage = self.stages.get(number).ok_or_else(|| StoreError::corrupt("a state of a file without a number"))?;
-        let text = Rc::new(self.read(&stage.found)?);
-        texts.push_front((number, text.clone()));
-        texts.truncate(TEXTS);
-        Ok(text)
-    }
-
     fn version(&self, id: VersionId) -> Result<VersionRecord> {
         let value = self.overlay.store().kv.get(Table::Tree, &keys::version(id))?;
         let value = value.ok_or_else(|| StoreError::corrupt(format!("version {} is missing", id.0)))?;
@@ -237,11 +262,25 @@ impl<'o> Work<'o> {
         let earlier = self.before_empty(earlier, record.ino)?;
         let (view, view_before) = (self.view(&then), self.view(&earlier));
         // The name that it had then: that by which it is asked for, if it had it, or that which it had when it changed.
+        let is_it = |path: &Path| -> Result<bool> {
+            Ok(view.find(path).map_err(os)?.is_some_and(|node| node.ino == record.ino))
+        };
         let mut path = found.path.clone();
-        for candidate in [Some(&found.path), touched.as_ref()].into_iter().flatten() {
-            if view.find(candidate).map_err(os)?.is_some_and(|node| node.ino == record.ino) {
-                path = candidate.clone();
-                break;
+        if !is_it(&path)? {
+            let mut names: Vec<Path> = touched.into_iter().collect();
+            if !names.first().map_or(Ok(false), is_it)? {
+                // Or that which it got afterwards.
+                let before = Lineage::of(kv, At { epoch: Epoch(at.epoch.0.saturating_sub(1)), ..at })?;
+                Lineage::touched(kv, &before, &then, &mut |touched| match touched {
+                    Touched::Name { path, .. } => names.push(path),
+                    Touched::Inode { .. } => {}
+                })?;
+            }
+            for name in names {
+                if is_it(&name)? {
+                    path = name;
+                    break;
+                }
             }
         }
         let is_file = |node: &Node| node.kind == Kind::File;
@@ -367,8 +406,47 @@ impl<'o> Work<'o> {
         Ok(node.map(|node| Found { lineage, node, path: path.clone() }))
     }
 
+    /// Compares each stage with those before it.
+    fn maps(&self) -> Result<Maps> {
+        let of = |(number, stage): (usize, &Stage)| {
+            stage.before.iter().map(move |&before| (number, before)).collect::<Vec<_>>()
+        };
+        let edges: Vec<Edge> = self.stages.iter().enumerate().flat_map(of).collect();
+        let largest = self.stages.iter().map(|stage| stage.found.node.size).max().unwrap_or_default();
+        let threads = match largest > LARGE || edges.len() < FEW {
+            true => 1,
+            false => std::thread::available_parallelism().map_or(1, usize::from).min(THREADS),
+        };
+        let some = |edges: &[Edge]| -> Result<Vec<(Edge, Map)>> {
+            let texts = Texts::new(self.overlay, &self.stages);
+            edges.iter().map(|&edge| Ok((edge, texts.map(edge)?))).collect()
+        };
+        // Neighbours share a text.
+        let parts: Vec<&[Edge]> = edges.chunks(edges.len().div_ceil(threads).max(1)).collect();
+        let found: Vec<Result<Vec<(Edge, Map)>>> = match parts.as_slice() {
+            [] => Vec::new(),
+            [only] => vec![some(only)],
+            [first, rest @ ..] => std::thread::scope(|scope| {
+                let others: Vec<_> = rest.iter().map(|part| scope.spawn(|| some(part))).collect();
+                let first = some(first);
+                // Whoever panicked has said so.
+                let panicked = |_| Err(StoreError::corrupt("a comparison of texts failed").into());
+                std::iter::once(first)
+                    .chain(others.into_iter().map(|other| other.join().unwrap_or_else(panicked)))
+                    .collect()
+            }),
+        };
+        let mut maps = Maps::default();
+        for part in found {
+            maps.extend(part?);
+        }
+        Ok(maps)
+    }
+
     /// From the oldest stage to the newest.
     fn carry(self, newest: usize) -> Result<Blamed> {
+        let texts = Texts::new(self.overlay, &self.stages);
+        let maps = self.maps()?;
         let mut marks: Vec<Option<Vec<u32>>> = (0..self.stages.len()).map(|_| None).collect();
         // Each after those that are before it, whatever the numbers are.
         let mut todo = vec![newest];
@@ -388,14 +466,14 @@ impl<'o> Work<'o> {
             if marks.get(number).is_some_and(Option::is_some) {
                 continue;
             }
-            let done = self.marks_of(number, &marks)?;
+            let done = self.marks_of(number, &marks, &maps, &texts)?;
             if let Some(slot) = marks.get_mut(number) {
                 *slot = Some(done);
             }
         }
         let versions = self.stages.len();
         let sources = self.stages.iter().map(|stage| stage.source.clone()).collect();
-        let text = self.text(newest)?.to_vec();
+        let text = texts.get(newest)?.to_vec();
         let marks = marks.get_mut(newest).and_then(Option::take).unwrap_or_default();
         Ok(Blamed { text, marks, sources, versions })
     }
@@ -404,7 +482,7 @@ impl<'o> Work<'o> {
     fn brought_back(
         &self,
         number: usize,
-        text: &[u8],
+        texts: &Texts<'_>,
         marks: &[Option<Vec<u32>>],
         lines: &mut [Option<u32>],
     ) -> Result<()> {
@@ -413,7 +491,7 @@ impl<'o> Work<'o> {
             let next = self.stages.get(at).and_then(|stage| stage.before.first());
             let Some(&before) = next.filter(|_| lines.iter().any(Option::is_none)) else { break };
             if let Some(Some(known)) = marks.get(before) {
-                let carried = lines::carry(&self.text(before)?, known, text);
+                let carried = texts.map((number, before))?.carry(known);
                 lines.iter_mut().zip(carried).for_each(|(line, other)| *line = line.or(other));
             }
             at = before;
@@ -421,13 +499,12 @@ impl<'o> Work<'o> {
         Ok(())
     }
 
-    fn marks_of(&self, number: usize, marks: &[Option<Vec<u32>>]) -> Result<Vec<u32>> {
+    fn marks_of(&self, number: usize, marks: &[Option<Vec<u32>>], maps: &Maps, texts: &Texts<'_>) -> Result<Vec<u32>> {
         let Some(stage) = self.stages.get(number) else { return Ok(Vec::new()) };
-        let text = self.text(number)?;
         let mut lines: Vec<Option<u32>> = Vec::new();
         for before in &stage.before {
-            let Some(Some(known)) = marks.get(*before) else { continue };
-            let carried = lines::carry(&self.text(*before)?, known, &text);
+            let (Some(Some(known)), Some(map)) = (marks.get(*before), maps.get(&(number, *before))) else { continue };
+            let carried = map.carry(known);
             if lines.is_empty() {
                 lines = carried;
             } else {
@@ -435,10 +512,10 @@ impl<'o> Work<'o> {
             }
         }
         if lines.is_empty() {
-            lines = vec![None; lines::lines(&text)];
+            lines = vec![None; lines::lines(&*texts.get(number)?)];
         }
         if matches!(&stage.source, Source::Version(wrote) if wrote.by == ActorId::KERNEL) {
-            self.brought_back(number, &text, marks, &mut lines)?;
+            self.brought_back(number, texts, marks, &mut lines)?;
         }
         Ok(lines.into_iter().map(|mark| mark.unwrap_or(number as u32)).collect())
     }
