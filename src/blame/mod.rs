@@ -512,7 +512,7 @@ impl<'o> Work<'o> {
             }
         }
         if lines.is_empty() {
-            lines = vec![None; lines::lines(&*texts.get(number)?)];
+            lines = vec![None; lines::lines(&texts.get(number)?)];
         }
         if matches!(&stage.source, Source::Version(wrote) if wrote.by == ActorId::KERNEL) {
             self.brought_back(number, texts, marks, &mut lines)?;

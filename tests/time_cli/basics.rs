@@ -14,7 +14,7 @@ fn moved(repo: &MountedRepo, arguments: &[&str]) -> (Value, Vec<String>) {
     let rows = repo.json(arguments);
     assert_documented("moves", &rows[..1], &[]);
     if rows.len() > 1 {
-        assert_documented("paths", &rows[1..], &["why", "users"]);
+        assert_documented("paths", &rows[1..], &["why", "users", "kind", "lines", "step", "builds_on"]);
     }
     let paths = rows[1..].iter().filter(|r| text(r, "what") == "changed").map(|r| text(r, "path").to_owned()).collect();
     (rows[0].clone(), paths)

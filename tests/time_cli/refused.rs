@@ -92,7 +92,7 @@ fn conflicts_are_listed_and_decided() {
     assert_eq!(said.status.code(), Some(1));
     let rows: Vec<serde_json::Value> = out(&said).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_documented("moves", &rows[..1], &[]);
-    assert_documented("paths", &rows[1..], &["why", "users"]);
+    assert_documented("paths", &rows[1..], &["why", "users", "kind", "lines", "step", "builds_on"]);
     let conflict = rows.iter().find(|r| r["what"] == "conflict").unwrap();
     assert_eq!((text(conflict, "path"), rows[0]["done"] == false), ("README", true));
     assert_ok(&repo.run(&["apply", "--theirs", "README", "picture"]), "apply --theirs");
