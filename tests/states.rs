@@ -1,7 +1,6 @@
 //! Bringing single paths back, and merging timelines: on an overlay without a mount.
 
 #[path = "common/mod.rs"]
-#[allow(dead_code)]
 mod common;
 #[path = "states/merge.rs"]
 mod merge;
