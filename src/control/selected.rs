@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 
 use super::merge::lines;
 use super::protocol::{Apply, Done, Failure, ProgressRow, Rewind, Row};
+use super::steps::reverted;
 use super::time::{Mover, Sink};
 use crate::diff::{self, DiffFilter};
 use crate::landing::{self, Decide, Selection};
@@ -33,8 +34,9 @@ struct Picked {
     state: Arc<Lineage>,
     /// What the repository on disk has of it.
     done: selected::Done,
-    /// The operations that were known then.
+    /// The operations that were known then, and which of them took something out that is chosen.
     operations: Vec<Operation>,
+    reverts: BTreeSet<u64>,
     paths: Vec<Path>,
     name: String,
     notes: Vec<String>,
@@ -90,7 +92,12 @@ impl Mover<'_> {
             notes.push("what merges brought from other timelines is left out".to_owned());
         }
         let (all, name) = (choice.is_all(), chosen.name());
-        Ok(Picked { all, found, state, done, operations, paths, name, notes })
+        let is_chosen = |operation: &&Operation| {
+            let step = reverted(operation).and_then(|id| steps.get(id));
+            step.is_some_and(|step| choice.has(Some((step.id, step.session))))
+        };
+        let reverts = operations.iter().filter(is_chosen).map(|operation| operation.id).collect();
+        Ok(Picked { all, found, state, done, operations, reverts, paths, name, notes })
     }
 
     fn nothing(picked: &Picked) -> Failure {
@@ -109,6 +116,7 @@ impl Mover<'_> {
             paths: &picked.paths,
             state: &picked.state,
             done: &picked.done,
+            reverts: &picked.reverts,
             note: &format!("changes of {}", picked.name),
         };
         Ok(self.machine.select(busy, &self.ctx, &wanted)?)

@@ -18,7 +18,7 @@ use crate::query::prompts::{Links, Written};
 use crate::query::rows::{text, texts};
 use crate::query::steps::{Step, StepId, Steps, session_id, session_of};
 use crate::query::{self, BlameRow, LogFilter, time::format};
-use crate::store::history::{self, OpKind};
+use crate::store::history::{self, OpKind, Operation};
 use crate::store::lineage::Lineage;
 use crate::store::{Store, StoreError};
 use crate::timeline::combine::{Favor, Only};
@@ -314,7 +314,7 @@ impl Mover<'_> {
             return Err(Failure { message: format!("{id} changed nothing that is still known"), exit: 2 });
         }
         let paths: Vec<Path> = asked.paths.iter().map(|p| Path::new(&unhex(p).unwrap_or_default())).collect();
-        let note = format!("revert of {id}");
+        let note = format!("{REVERT}{id}");
         let how = How { favor, dry_run: asked.dry_run, note: &note };
         let is_asked = |path: &Path| paths.is_empty() || paths.iter().any(|p| path.is_below(p));
         let of =
@@ -351,6 +351,14 @@ impl Mover<'_> {
         // What others do meanwhile stays.
         Ok(machine.bring_with(&busy, &self.ctx, (&from, &to, &|_, _, _| true), OpKind::Revert, how, &self.mapped)?)
     }
+}
+
+/// What the note of such an operation begins with.
+const REVERT: &str = "revert of ";
+
+/// The step that an operation took back out.
+pub(super) fn reverted(operation: &Operation) -> Option<StepId> {
+    operation.note.strip_prefix(REVERT).filter(|_| operation.kind == OpKind::Revert)?.parse().ok()
 }
 
 /// Which paths of a part count.

@@ -37,6 +37,8 @@ pub struct Wanted<'w> {
     pub state: &'w Lineage,
     /// What the repository on disk got already.
     pub done: &'w Done,
+    /// The operations that took back out what was selected, by their numbers.
+    pub reverts: &'w BTreeSet<u64>,
     /// For people: what it is.
     pub note: &'w str,
 }
@@ -195,7 +197,9 @@ impl Machine {
         for operation in moves {
             use OpKind::{Apply, Discard, Merge, Restore, Revert, Rewind, Switch};
             let counts = match operation.kind {
-                Rewind | Discard | Restore | Revert => true,
+                Rewind | Discard | Restore => true,
+                // What was taken out of somebody else's work is not theirs.
+                Revert => wanted.all || wanted.reverts.contains(&operation.id),
                 Merge => wanted.all,
                 Apply | Switch => false,
             };

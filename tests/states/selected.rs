@@ -297,6 +297,22 @@ fn what_was_taken_back_stays_out() {
 }
 
 #[test]
+fn what_was_taken_out_of_anothers_work_is_not_ones_own() {
+    let scene = scene(texts);
+    by(&scene, 1);
+    scene.write("f", &with(&[(2, "one")]));
+    let first = format!("e{}.1", scene.overlay.epoch().0);
+    by(&scene, 2);
+    scene.write("f", &with(&[(2, "one"), (18, "two")]));
+    scene.snapshot();
+    apply(&scene, of(&[1])).expect("apply");
+    ask(&scene, &Request::Revert(Revert { step: first, ..Revert::default() })).expect("revert");
+    apply(&scene, of(&[2])).expect("apply");
+    assert_eq!(disk(&scene, "f"), with(&[(2, "one"), (18, "two")]));
+    verify(&scene);
+}
+
+#[test]
 fn what_was_applied_is_the_base_of_what_comes_later() {
     let scene = scene(texts);
     by(&scene, 1);
