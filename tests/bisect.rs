@@ -146,9 +146,7 @@ fn the_step_is_told_with_who_did_it() {
     let run = |script: &str| {
         let mut command = Command::new("setsid");
         command.arg("--wait").arg(&agent).args(["-c", script]).current_dir(scene.repo.path()).stdin(Stdio::null());
-        for name in ["CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CODEX_THREAD_ID", "AGENT", "GEMINI_CLI", "OPENCODE"] {
-            command.env_remove(name);
-        }
+        common::without_agents(&mut command);
         assert_ok(&command.output().expect("run setsid"), script);
     };
     let sealed = |wanted: &str| {

@@ -19,20 +19,6 @@ use common::{MountedRepo, assert_ok, both, make_program, wait_for};
 use place::{git, mounted, out, tree_of, write};
 use serde_json::Value;
 
-/// What agents leave in the environment: the tests may themselves be run by one.
-const MARKS: [&str; 11] = [
-    "CLAUDECODE",
-    "CLAUDE_CODE_SESSION_ID",
-    "CODEX_THREAD_ID",
-    "CODEX_SANDBOX",
-    "GEMINI_CLI",
-    "OPENCODE",
-    "CURSOR_AGENT",
-    "COPILOT_CLI",
-    "AGENT",
-    "AMP_CURRENT_THREAD_ID",
-    "PI_CODING_AGENT",
-];
 const SESSION: &str = "1f0e8a52-0000-4000-8000-000000000001";
 
 /// A mount whose daemon knows an agent of the user's own.
@@ -98,9 +84,7 @@ impl Place {
 fn start(program: &Path, dir: &Path, script: &str, variables: &[(&str, &str)]) -> Child {
     let mut command = Command::new("setsid");
     command.arg("--wait").arg(program).args(["-c", script]).current_dir(dir).stdin(Stdio::null());
-    for name in MARKS {
-        command.env_remove(name);
-    }
+    common::without_agents(&mut command);
     command.envs(variables.iter().copied()).spawn().expect("run setsid")
 }
 

@@ -11,21 +11,6 @@ use common::json::{assert_refused, stderr, text};
 use common::{MountedRepo, assert_ok, both, can_mount, has_programs, make_program, regentfs};
 use serde_json::Value;
 
-/// What agents leave in the environment: the tests may themselves be run by one.
-const MARKS: [&str; 11] = [
-    "CLAUDECODE",
-    "CLAUDE_CODE_SESSION_ID",
-    "CODEX_THREAD_ID",
-    "CODEX_SANDBOX",
-    "GEMINI_CLI",
-    "OPENCODE",
-    "CURSOR_AGENT",
-    "COPILOT_CLI",
-    "AGENT",
-    "AMP_CURRENT_THREAD_ID",
-    "PI_CODING_AGENT",
-];
-
 /// A mounted repository, and the directory under the mount.
 struct Place {
     repo: MountedRepo,
@@ -69,9 +54,7 @@ impl Place {
 
     /// Runs something in a session of its own.
     fn run(&self, command: &mut Command) {
-        for name in MARKS {
-            command.env_remove(name);
-        }
+        common::without_agents(command);
         let output = command.current_dir(self.repo.path()).stdin(Stdio::null()).output().expect("run");
         assert_ok(&output, &format!("{command:?}"));
     }

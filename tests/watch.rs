@@ -13,10 +13,6 @@ use common::{MountedRepo, PATIENCE, assert_ok, can_mount, make_program, regentfs
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// What agents leave in the environment: the tests may themselves be run by one.
-const MARKS: [&str; 7] =
-    ["CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CODEX_THREAD_ID", "GEMINI_CLI", "OPENCODE", "CURSOR_AGENT", "AGENT"];
-
 fn populate(base: &Path) {
     fs::write(base.join("README"), "hello\n").expect("write");
 }
@@ -31,9 +27,7 @@ fn agent(repo: &MountedRepo) -> PathBuf {
 fn start(program: &Path, dir: &Path, script: &str) -> Child {
     let mut command = Command::new("setsid");
     command.arg("--wait").arg(program).args(["-c", script]).current_dir(dir).stdin(Stdio::null());
-    for name in MARKS {
-        command.env_remove(name);
-    }
+    common::without_agents(&mut command);
     command.spawn().expect("run setsid")
 }
 

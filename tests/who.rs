@@ -10,21 +10,6 @@ use common::json::{assert_documented, stderr, text};
 use common::{MountedRepo, assert_ok, can_mount, make_program, make_script, regentfs};
 use serde_json::Value;
 
-/// What agents leave in the environment: the tests may themselves be run by one.
-const MARKS: [&str; 11] = [
-    "CLAUDECODE",
-    "CLAUDE_CODE_SESSION_ID",
-    "CODEX_THREAD_ID",
-    "CODEX_SANDBOX",
-    "GEMINI_CLI",
-    "OPENCODE",
-    "CURSOR_AGENT",
-    "COPILOT_CLI",
-    "AGENT",
-    "AMP_CURRENT_THREAD_ID",
-    "PI_CODING_AGENT",
-];
-
 /// A shell under another name.
 fn program(repo: &MountedRepo, name: &str) -> PathBuf {
     let path = repo.outside().join(name);
@@ -77,9 +62,7 @@ fn only_agent(sessions: &[Value]) -> &Value {
 fn run(program: &Path, dir: &Path, script: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new("setsid");
     command.arg("--wait").arg(program).args(["-c", script]).current_dir(dir).stdin(Stdio::null());
-    for name in MARKS {
-        command.env_remove(name);
-    }
+    common::without_agents(&mut command);
     let output = command.envs(variables.iter().copied()).output().expect("run setsid");
     assert_ok(&output, script);
 }

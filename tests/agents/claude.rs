@@ -75,24 +75,12 @@ fn install() -> Result<PathBuf, String> {
     }
 }
 
-/// Takes out of a command's environment what agents leave there: the tests may themselves be run by one.
+/// Takes out of a command's environment what agents leave there, and what tells Claude Code how to work.
 pub fn clear(command: &mut Command) {
-    const MARKS: [&str; 9] = [
-        "CODEX_THREAD_ID",
-        "CODEX_SANDBOX",
-        "GEMINI_CLI",
-        "OPENCODE",
-        "CURSOR_AGENT",
-        "COPILOT_CLI",
-        "AGENT",
-        "AMP_CURRENT_THREAD_ID",
-        "PI_CODING_AGENT",
-    ];
+    crate::common::without_agents(command);
     let of_claude = |name: &str| ["CLAUDE", "ANTHROPIC"].iter().any(|begin| name.starts_with(begin));
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_none_or(|name| of_claude(name) || MARKS.contains(&name)) {
-            command.env_remove(name);
-        }
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(of_claude)) {
+        command.env_remove(name);
     }
 }
 

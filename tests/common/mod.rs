@@ -72,6 +72,11 @@ fn report_skipped(what: &str) {
     }
 }
 
+/// Takes out of a command's environment what agents leave there: the tests may themselves be run by one.
+pub fn without_agents(command: &mut Command) -> &mut Command {
+    regentfs::actors::agents::variables().fold(command, |command, name| command.env_remove(name))
+}
+
 /// Makes a program: a copy of one, or of a script. Another process writes it, as what this one has open for writing is open in the children that tests
 /// beside this one are just forking too, and until they exec nobody else can execute it.
 pub fn make_program(from: &Path, to: &Path) {
