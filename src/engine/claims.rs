@@ -108,10 +108,6 @@ impl Claims {
         Claims { quiet, ..Claims::default() }
     }
 
-    pub fn quiet(&self) -> Option<Duration> {
-        self.quiet
-    }
-
     /// Notes that a writer is about to change these, and to give other contents to `anew`. With the gate passed.
     ///
     /// Returns false, and notes nothing, if the epoch has to end before.

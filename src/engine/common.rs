@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -30,6 +31,8 @@ pub(crate) struct Common {
     pub showing: Arc<Showing>,
     pub tended: Arc<Tended>,
     pub scribe: Arc<Scribe>,
+    /// See [`super::Config::quiet`].
+    pub quiet: Option<Duration>,
     engines: Mutex<Vec<Weak<Engine>>>,
     next_handle: AtomicU64,
     stopped: AtomicBool,
@@ -37,7 +40,7 @@ pub(crate) struct Common {
 
 impl Common {
     /// `records`: whether there is to be a record at all.
-    pub fn new(store: Arc<Store>, records: bool) -> Result<Arc<Common>, StoreError> {
+    pub fn new(store: Arc<Store>, records: bool, quiet: Option<Duration>) -> Result<Arc<Common>, StoreError> {
         let (record, queue) = if records {
             let record = Arc::new(Record::open(store.clone())?);
             let queue = Queue::start(record.clone()).map_err(StoreError::io("start", "a thread"))?;
@@ -54,6 +57,7 @@ impl Common {
             showing: Arc::default(),
             tended: Arc::default(),
             scribe: Arc::default(),
+            quiet,
             engines: Mutex::default(),
             next_handle: AtomicU64::new(1),
             stopped: AtomicBool::new(false),

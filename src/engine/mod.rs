@@ -117,7 +117,7 @@ impl Engine {
         at: &std::path::Path,
         config: &Config,
     ) -> Result<Arc<Engine>, StoreError> {
-        let common = Common::new(store.clone(), config.mode != Mode::Off)?;
+        let common = Common::new(store.clone(), config.mode != Mode::Off, config.quiet)?;
         let journal: Arc<dyn Journal> = match &common.record {
             Some(record) => record.clone(),
             None => Arc::new(NoJournal(store.clone())),
@@ -127,7 +127,7 @@ impl Engine {
             Some(shown) => Overlay::open_shown(store, base, journal, config.live_base, shown),
         }?;
         let epoch = overlay.epoch();
-        let engine = Engine::assemble(common, overlay, config.mode, shown.is_none(), at, config.quiet)?;
+        let engine = Engine::assemble(common, overlay, config.mode, shown.is_none(), at)?;
         engine.common.begin(config.mode.name(), epoch, config.connector)?;
         Ok(engine)
     }
@@ -163,7 +163,7 @@ impl Engine {
             branch::still_there(kv, at)?;
         }
         let overlay = self.overlay.open_beside(what, live_base)?;
-        let engine = Engine::assemble(common.clone(), overlay, mode, shown.is_none(), at, self.claims.quiet())?;
+        let engine = Engine::assemble(common.clone(), overlay, mode, shown.is_none(), at)?;
         if let Err(error) = engine.tell_of("mount") {
             engine.stop();
             return Err(error.into());
@@ -177,7 +177,6 @@ impl Engine {
         mode: Mode,
         in_place: bool,
         at: &std::path::Path,
-        quiet: Option<std::time::Duration>,
     ) -> Result<Arc<Engine>, StoreError> {
         let thread_error = || StoreError::io("start", "a thread");
         let overlay = Arc::new(overlay);
@@ -196,7 +195,7 @@ impl Engine {
             handles: handles::Handles::default(),
             dir_handles: handles::DirHandles::default(),
             unsettled: settle::Unsettled::default(),
-            claims: claims::Claims::new(quiet),
+            claims: claims::Claims::new(common.quiet),
             stopped: AtomicBool::new(false),
             at: at.to_owned(),
             common,
