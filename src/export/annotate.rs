@@ -155,10 +155,7 @@ impl Exporter<'_> {
         let overlay = self.overlay();
         let chain = Chain::new(overlay, range, self.now)?;
         let scratch = self.scratch()?;
-        let base = match self.base(&scratch) {
-            Err(Error::Linked) => None,
-            other => other?,
-        };
+        let base = self.base_to_read(&scratch)?;
         let repo = Repo::new(scratch.path(), base.as_ref())?;
         let mut stage = self.stage_touched(&repo, base.as_ref(), &chain)?;
         let before = stage.tree()?;

@@ -189,6 +189,14 @@ impl Exporter<'_> {
         Base::open(&root, scratch.path())
     }
 
+    /// The same for what only reads it. A worktree has git's settings and files elsewhere; its .gitignore files count all the same.
+    fn base_to_read(&self, scratch: &Scratch) -> Result<Option<Base>> {
+        match self.base(scratch) {
+            Err(Error::Linked) => Ok(None),
+            other => other,
+        }
+    }
+
     fn scratch(&self) -> Result<Scratch> {
         Scratch::new(&self.overlay().store().dir)
     }
@@ -201,11 +209,7 @@ impl Exporter<'_> {
         let overlay = self.overlay();
         let chain = Chain::new(overlay, range, self.now)?;
         let scratch = self.scratch()?;
-        // A worktree has git's settings and files elsewhere; its .gitignore files count all the same.
-        let base = match self.base(&scratch) {
-            Err(Error::Linked) => None,
-            other => other?,
-        };
+        let base = self.base_to_read(&scratch)?;
         let repo = Repo::new(scratch.path(), base.as_ref())?;
         let stage = self.stage_touched(&repo, base.as_ref(), &chain)?;
         let author = base.as_ref().map(|b| b.author.clone()).unwrap_or_default();
