@@ -1,5 +1,6 @@
 //! Processes that an earlier daemon knew and that still live: for the record they are the same.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -19,13 +20,14 @@ impl Shared {
     /// See [`super::Actors::adopt`].
     pub(super) fn adopt(&self, known: Vec<Actor>) {
         let booted = clock::booted();
-        let known: FxHashMap<ActorId, Actor> =
-            known.into_iter().filter(|actor| actor.first >= booted).map(|actor| (actor.id, actor)).collect();
+        let known: FxHashMap<ActorId, Actor> = known.into_iter().map(|actor| (actor.id, actor)).collect();
         let mut live: Vec<(Arc<Entry>, bool)> = Vec::new();
         let mut gone: Vec<Actor> = Vec::new();
         for actor in known.values().filter(|actor| actor.exit.is_none()) {
             match self.found_again(actor) {
-                Some(found) => live.push(found),
+                // The same numbers, but from before the machine was started, or before its clock was set: not told.
+                Some(_) if actor.first < booted => {}
+                Some(found) => live.push(self.enter(actor, found)),
                 None => gone.push(actor.clone()),
             }
         }
@@ -60,19 +62,24 @@ impl Shared {
         }
     }
 
-    /// The live process that an actor is, and whether it was not in the table yet.
-    fn found_again(&self, actor: &Actor) -> Option<(Arc<Entry>, bool)> {
+    /// The live process that an actor is.
+    fn found_again(&self, actor: &Actor) -> Option<OwnedFd> {
         let pidfd = pidfd::open(actor.pid).ok()?;
         let stat = self.proc.stat(actor.pid)?;
         if actor.start == 0 || stat.start != actor.start || stat.is_dead() || pidfd::exited(&pidfd) {
             return None;
         }
+        Some(pidfd)
+    }
+
+    /// Puts it into the table; second, whether it was not there yet.
+    fn enter(&self, actor: &Actor, pidfd: OwnedFd) -> (Arc<Entry>, bool) {
         let state = State { actor: actor.clone(), mark: ImageMark::default(), read_ns: 0, here: false, status: None };
         let entry = Arc::new(Entry::known(state, Some(pidfd)));
         let inserted = self.table.lock().insert(&entry);
         match inserted {
-            Inserted::Present(present) => Some((present, false)),
-            Inserted::New | Inserted::Replaced(_) => Some((entry, true)),
+            Inserted::Present(present) => (present, false),
+            Inserted::New | Inserted::Replaced(_) => (entry, true),
         }
     }
 }

@@ -330,7 +330,7 @@ pub(super) fn script<'a>(exe: &[u8], argv: &'a [Vec<u8>]) -> Option<&'a [u8]> {
     if !is_one_of(SHELLS) {
         return None;
     }
-    match given(rest) {
+    match given(title, rest) {
         Given::Script(script) => Some(script),
         Given::Command | Given::Nothing => None,
     }
@@ -342,7 +342,7 @@ pub(super) fn is_bare_shell(argv: &[Vec<u8>]) -> bool {
     // A login shell's begins with a dash.
     let name = stem(title);
     let name = name.strip_prefix(b"-").unwrap_or(name);
-    SHELLS.iter().any(|shell| name == shell.as_bytes()) && matches!(given(rest), Given::Nothing)
+    SHELLS.iter().any(|shell| name == shell.as_bytes()) && matches!(given(title, rest), Given::Nothing)
 }
 
 /// What a shell was given to do.
@@ -354,12 +354,14 @@ enum Given<'a> {
     Nothing,
 }
 
-fn given(arguments: &[Vec<u8>]) -> Given<'_> {
+fn given<'a>(title: &[u8], arguments: &'a [Vec<u8>]) -> Given<'a> {
+    let is_fish = stem(title) == b"fish";
     let mut rest = arguments.iter().map(Vec::as_slice);
     while let Some(arg) = rest.next() {
         match arg {
             b"--" => return rest.next().map_or(Given::Nothing, Given::Script),
-            b"-o" | b"+o" | b"-O" | b"+O" | b"-C" | b"--rcfile" | b"--init-file" | b"--init-command" => _ = rest.next(),
+            b"-o" | b"+o" | b"-O" | b"+O" | b"--rcfile" | b"--init-file" | b"--init-command" => _ = rest.next(),
+            b"-C" if is_fish => _ = rest.next(),
             b"--command" => return Given::Command,
             [b'-', b'-', option @ ..] if option.starts_with(b"command=") => return Given::Command,
             [b'-', b'-', ..] | [b'+', ..] => {}
@@ -557,9 +559,18 @@ mod tests {
         ] {
             assert!(is_bare_shell(&argv(bare)), "{bare}");
         }
-        for other in
-            ["bash x.sh", "sh -c ls", "bash -lc ls", "bash -- x", "fish --command=ls", "python3", "vim", "-", ""]
-        {
+        for other in [
+            "bash x.sh",
+            "bash -C x.sh",
+            "sh -c ls",
+            "bash -lc ls",
+            "bash -- x",
+            "fish --command=ls",
+            "python3",
+            "vim",
+            "-",
+            "",
+        ] {
             assert!(!is_bare_shell(&argv(other)), "{other}");
         }
     }

@@ -188,8 +188,8 @@ impl Actors {
         Ok(Arc::new(Actors { shared, threads: Mutex::new(vec![watches, runs]) }))
     }
 
-    /// Takes over actors of earlier runs that are still alive; the others that had not ended are saved as ended. `known` are all since the machine was
-    /// started, or some of them. To be called before the first request.
+    /// Takes over actors of earlier runs that are still alive; the others that had not ended are saved as ended. `known` are all of them, or
+    /// some. To be called before the first request.
     pub fn adopt(&self, known: Vec<Actor>) {
         self.shared.adopt(known);
     }

@@ -474,9 +474,11 @@ fn who_was_known_to_an_earlier_run_is_the_same() {
         // Another boot's, and another process of the same pid.
         let mut other = earlier.saved.lock()[&ids[0]].clone();
         (other.id, other.first) = (ActorId(900), Time::new(1000, 0));
+        let mut long_gone = earlier.saved.lock()[&ids[2]].clone();
+        (long_gone.id, long_gone.first) = (ActorId(902), Time::new(1000, 0));
         let mut reused = earlier.saved.lock()[&ids[0]].clone();
         (reused.id, reused.start) = (ActorId(901), reused.start + 1);
-        known.extend([other, reused]);
+        known.extend([other, reused, long_gone]);
         let actors = Actors::start(Arc::<Memory>::clone(&later), Options { connector }).unwrap();
         actors.adopt(known);
         assert_eq!(actors.resolve(stays.id(), Depth::Full), ids[0]);
@@ -484,6 +486,7 @@ fn who_was_known_to_an_earlier_run_is_the_same() {
         let saved = |id: ActorId| later.saved.lock().get(&id).cloned();
         assert_eq!(saved(ids[2]).unwrap().exit, Some(Exit::Unknown));
         assert_eq!(saved(ActorId(901)).unwrap().exit, Some(Exit::Unknown));
+        assert_eq!(saved(ActorId(902)).unwrap().exit, Some(Exit::Unknown), "of another boot, and gone");
         assert!(saved(ActorId(900)).is_none());
         // Those above it were told of before it.
         assert!(later.seen.lock().contains_key(&actors.get(ids[0]).unwrap().parent.unwrap()));
