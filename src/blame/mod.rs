@@ -429,11 +429,10 @@ impl<'o> Work<'o> {
             [first, rest @ ..] => std::thread::scope(|scope| {
                 let others: Vec<_> = rest.iter().map(|part| scope.spawn(|| some(part))).collect();
                 let first = some(first);
-                // Whoever panicked has said so.
-                let panicked = |_| Err(StoreError::corrupt("a comparison of texts failed").into());
-                std::iter::once(first)
-                    .chain(others.into_iter().map(|other| other.join().unwrap_or_else(panicked)))
-                    .collect()
+                let joined = |other: std::thread::ScopedJoinHandle<'_, _>| {
+                    other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                std::iter::once(first).chain(others.into_iter().map(joined)).collect()
             }),
         };
         let mut maps = Maps::default();

@@ -101,7 +101,10 @@ pub fn start(mounting: &Mounting) -> Result<Running, DaemonError> {
     store.space.claim(1 << 20)?;
     // For tests of what works without the process connector (containers, old kernels).
     let connector = std::env::var_os("REGENTFS_NO_CONNECTOR").is_none();
-    let quiet = std::env::var("REGENTFS_QUIET_MS").ok().and_then(|ms| Some(Duration::from_millis(ms.parse().ok()?)));
+    let quiet = std::env::var("REGENTFS_QUIET_MS").ok().and_then(|text| {
+        let ms = text.parse().inspect_err(|_| tracing::warn!("REGENTFS_QUIET_MS={text} is no number: it is left out"));
+        ms.ok().map(Duration::from_millis)
+    });
     let config = Config { mode: mounting.mode, live_base: mounting.is_elsewhere(), connector, quiet };
     let shown = hold::shown(&store, &mounting.shows)?;
     let engine = Engine::start_at(store.clone(), base, shown, &mounting.mountpoint, &config)?;
