@@ -3,20 +3,26 @@
 //! Sleeps in one epoll over the pidfds of all known live processes, the process connector where there is one, and an
 //! eventfd; without work it does not wake. Connector events come before pidfds in every round: the forks of a process
 //! that has just exited are in the queue already, and must meet the process while it is known.
+//!
+//! A process may end a few milliseconds after its execve, so the queue is emptied, and what was executed is read, before each event that is dealt
+//! with: one that takes long does not make those behind it unreadable.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use rustc_hash::FxHashSet;
 use rustix::event::{Timespec, epoll};
 
-use super::resolve::{Fence, Shared};
+use super::procfs::Stat;
+use super::resolve::{Fence, Look, Shared};
 use super::table::Entry;
 use super::{Details, Exit, Options};
 use crate::clock;
-use crate::sys::pidfd;
 use crate::sys::procconn::{ProcConn, ProcEvent, Received};
+use crate::sys::{pidfd, sched};
 use crate::types::{ActorId, Time};
 
 /// Tokens of the epoll set that are no actor's id.
@@ -26,16 +32,15 @@ const CONNECTOR: u64 = u64::MAX - 1;
 /// How often a process in the middle of an execve is looked at again, and how long after.
 const RETRIES: u32 = 4;
 const RETRY_NS: u64 = 10_000_000;
-/// As of nice(1).
+/// As of nice(1), where real-time priority is refused.
 const NICE: i32 = -10;
 /// How long the connector may take to tell how a process ended when the kernel's pidfds cannot.
 const PATIENCE_NS: u64 = 100_000_000;
 
 /// Why a process is read anew.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The kernel says that it runs a new image since then.
-    Exec { at_monotonic_ns: u64 },
+    Exec { at_monotonic_ns: u64, sample: Option<Sample> },
     /// To complete its details, or to see whether it runs a new image.
     Look,
 }
@@ -48,6 +53,19 @@ pub enum Outcome {
     Unreadable,
 }
 
+/// What was to be read of a process when its execve was heard of.
+pub struct Sample {
+    read_ns: u64,
+    look: Option<Look>,
+    stat: Option<Stat>,
+}
+
+/// An event that is yet to be dealt with.
+struct Heard {
+    event: ProcEvent,
+    sample: Option<Sample>,
+}
+
 struct Retry {
     due: u64,
     left: u32,
@@ -57,6 +75,9 @@ struct Retry {
 /// The state that only the background thread has.
 pub struct Watcher {
     connector: Option<ProcConn>,
+    heard: VecDeque<Heard>,
+    /// Children of known processes whose forks are among those: what they execute is read.
+    unborn: FxHashSet<u32>,
     retries: Vec<Retry>,
     /// Ended, and the connector is yet to say how.
     waiting: Vec<(u64, Arc<Entry>)>,
@@ -74,7 +95,8 @@ impl Watcher {
         if let Some(connector) = &connector {
             epoll::add(epoll, connector, epoll::EventData::new_u64(CONNECTOR), epoll::EventFlags::IN)?;
         }
-        Ok(Watcher { connector, retries: Vec::new(), waiting: Vec::new() })
+        let (heard, unborn) = (VecDeque::new(), FxHashSet::default());
+        Ok(Watcher { connector, heard, unborn, retries: Vec::new(), waiting: Vec::new() })
     }
 
     pub fn has_connector(&self) -> bool {
@@ -84,7 +106,9 @@ impl Watcher {
     pub fn run(mut self, shared: &Shared) {
         let _ = shared.background.set(std::thread::current().id());
         // A process may end a moment after it began: whoever reads it has to be there first. Only some may ask for that.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        if sched::run_before_others().is_err() {
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        }
         let mut ready: Vec<epoll::Event> = Vec::with_capacity(256);
         while !shared.stopping.load(Ordering::Acquire) {
             // Read before the wait: what happened before a ticket was asked for is then in this round's events.
@@ -142,12 +166,25 @@ impl Watcher {
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() })
     }
 
-    /// Empties the connector's queue.
+    /// Deals with all that the connector tells.
     fn hear(&mut self, shared: &Shared) {
+        loop {
+            self.gather(shared);
+            let Some(Heard { event, sample }) = self.heard.pop_front() else { break };
+            self.handle(shared, event, sample);
+        }
+        self.unborn.clear();
+    }
+
+    /// Empties the connector's queue, and reads at once what may be gone soon.
+    fn gather(&mut self, shared: &Shared) {
         loop {
             let Some(connector) = &self.connector else { return };
             match connector.receive() {
-                Ok(Received::Event(event)) => self.handle(shared, event),
+                Ok(Received::Event(event)) => {
+                    let sample = self.sample(shared, &event);
+                    self.heard.push_back(Heard { event, sample });
+                }
                 Ok(Received::Other) => {}
                 Ok(Received::Empty) => return,
                 Ok(Received::Overflow) => self.overflow(shared, "the kernel's queue of process events overflowed"),
@@ -161,7 +198,22 @@ impl Watcher {
         }
     }
 
-    fn handle(&mut self, shared: &Shared, event: ProcEvent) {
+    /// What a process that is followed executes, or will be when its fork was dealt with.
+    fn sample(&mut self, shared: &Shared, event: &ProcEvent) -> Option<Sample> {
+        let follows = |pid: u32| self.unborn.contains(&pid) || shared.table.lock().by_pid(pid).is_some();
+        match *event {
+            ProcEvent::Fork { parent_tgid, child_tid, child_tgid, .. } => {
+                if child_tid == child_tgid && parent_tgid != shared.own && follows(parent_tgid) {
+                    self.unborn.insert(child_tgid);
+                }
+                None
+            }
+            ProcEvent::Exec { tgid, .. } => follows(tgid).then(|| shared.sample(tgid)),
+            ProcEvent::Exit { .. } => None,
+        }
+    }
+
+    fn handle(&mut self, shared: &Shared, event: ProcEvent, sample: Option<Sample>) {
         // In the order of the queue, a process whose exit was told is not the one that a later event means.
         let known = |pid: u32| {
             let entry = shared.table.lock().by_pid(pid);
@@ -185,7 +237,8 @@ impl Watcher {
             }
             ProcEvent::Exec { at_monotonic_ns, tgid } => {
                 if let Some(entry) = known(tgid) {
-                    let outcome = shared.refresh(&entry, Cause::Exec { at_monotonic_ns }, wall_time(at_monotonic_ns));
+                    let at = wall_time(at_monotonic_ns);
+                    let outcome = shared.refresh(&entry, Cause::Exec { at_monotonic_ns, sample }, at);
                     self.settle(entry, outcome, RETRIES);
                 }
             }
@@ -294,18 +347,29 @@ impl Watcher {
 }
 
 impl Shared {
+    /// Reads a process: the details first, as after an exec they may be there for a fraction of a millisecond only.
+    fn sample(&self, pid: u32) -> Sample {
+        let read_ns = clock::monotonic_ns();
+        let look = self.look(pid);
+        Sample { read_ns, look, stat: self.proc.stat(pid) }
+    }
+
     /// Reads a process anew: completes its details, and notices that it runs a new image.
     pub(super) fn refresh(&self, entry: &Arc<Entry>, cause: Cause, at: Time) -> Outcome {
-        let read_ns = clock::monotonic_ns();
-        if let Cause::Exec { at_monotonic_ns } = cause {
-            let state = entry.state.lock();
-            if state.actor.details == Details::Full && state.read_ns > at_monotonic_ns {
-                return Outcome::Known;
+        let (is_exec, sample) = match cause {
+            Cause::Exec { at_monotonic_ns, sample } => {
+                let state = entry.state.lock();
+                if state.actor.details == Details::Full && state.read_ns > at_monotonic_ns {
+                    return Outcome::Known;
+                }
+                (true, sample)
             }
-        }
-        // The details first: after an exec they may be there for a fraction of a millisecond only.
-        let look = self.look(entry.pid);
-        let stat = self.proc.stat(entry.pid).filter(|stat| stat.start == entry.start);
+            Cause::Look => (false, None),
+        };
+        // In the middle of its execve there was nothing to read; now there may be.
+        let sample = sample.filter(|sample| sample.look.is_some());
+        let Sample { read_ns, look, stat } = sample.unwrap_or_else(|| self.sample(entry.pid));
+        let stat = stat.filter(|stat| stat.start == entry.start);
         let look = look.filter(|_| stat.is_some());
         let uid = entry.pidfd.lock().as_ref().and_then(pidfd::info).map(|info| info.euid);
         let alive = stat.as_ref().is_some_and(|stat| !stat.is_dead());
@@ -321,13 +385,13 @@ impl Shared {
             let known = look.as_ref().filter(|_| state.actor.details == Details::Full);
             let other_exe = known.is_some_and(|look| alive_name(&state.actor.exe) != alive_name(&look.exe));
             let other_argv = known.is_some_and(|look| state.actor.argv != look.argv);
-            let new_image = match cause {
+            let new_image = match is_exec {
                 // The reading before may have begun before the exec and ended after it. Without randomisation the mark is
                 // the same every time.
-                Cause::Exec { .. } => !comparable || state.mark != mark || other_exe || other_argv,
+                true => !comparable || state.mark != mark || other_exe || other_argv,
                 // A process may rewrite its command line.
-                Cause::Look if comparable => state.mark != mark || other_exe,
-                Cause::Look => other_exe || other_argv,
+                false if comparable => state.mark != mark || other_exe,
+                false => other_exe || other_argv,
             };
             if new_image {
                 state.retire_image(at);

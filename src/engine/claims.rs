@@ -100,7 +100,7 @@ const MOST_SOURCES: usize = 64;
 const QUIET: Duration = Duration::from_millis(300);
 const QUIET_COMMAND: Duration = Duration::from_secs(3);
 /// While there is something to seal, it is looked at this often at least.
-const MOST: Duration = Duration::from_secs(1);
+const SLICE: Duration = Duration::from_millis(50);
 
 impl Claims {
     /// `quiet` is for tests: see [`super::Config::quiet`].
@@ -188,18 +188,27 @@ impl Claims {
         self.news.notify_all();
     }
 
-    /// Sleeps until a step may be over, or less long. Returns whether one is; without anything changed it sleeps without a timer.
+    /// Sleeps until a step may be over, or less long. Time in which this could not run either counts for nobody: a machine that stood still for a
+    /// second is no writer that was quiet for one. Returns whether one is; without anything changed it sleeps without a timer.
     pub fn wait(&self, now: &dyn Fn() -> u64) -> bool {
         let mut state = self.state.lock();
         if state.writers.is_empty() && !self.closed.load(Ordering::Acquire) {
             self.news.wait(&mut state);
             return false;
         }
-        let Some(left) = state.writers.values().map(|a| self.left(a, now())).min() else { return false };
+        let before = now();
+        let Some(left) = state.writers.values().map(|a| self.left(a, before)).min() else { return false };
         if left.is_zero() {
             return true;
         }
-        self.news.wait_for(&mut state, left.min(MOST));
+        let slice = left.min(SLICE);
+        if self.news.wait_for(&mut state, slice).timed_out() {
+            let slept = Duration::from_nanos(now().saturating_sub(before));
+            let late = u64::try_from(slept.saturating_sub(slice).as_nanos()).unwrap_or(u64::MAX);
+            for active in state.writers.values_mut() {
+                active.last = active.last.saturating_add(late).min(now());
+            }
+        }
         false
     }
 
@@ -307,6 +316,12 @@ mod tests {
         claims.claim(Epoch(2), EDITOR, &[x], &[], ms(1));
         claims.ended(ActorId(1));
         assert!(claims.wait(&|| ms(301)));
+        claims.put_off(ms(400));
+        // A machine that stands still: the sleep takes ten seconds, and the writer still has its while.
+        let clock = std::cell::Cell::new(ms(500));
+        let stalls = || clock.replace(clock.get() + if clock.get() == ms(500) { ms(10_000) } else { 0 });
+        assert!(!claims.wait(&stalls));
+        assert!(!claims.wait(&|| ms(10_500)) && claims.wait(&|| ms(10_650)));
         claims.put_off(ms(400));
         claims.ended(ActorId(3));
         assert!(claims.wait(&|| ms(400)));

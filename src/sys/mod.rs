@@ -3,3 +3,4 @@
 pub mod mountinfo;
 pub mod pidfd;
 pub mod procconn;
+pub mod sched;
