@@ -34,10 +34,12 @@ fn hooks(dir: &Path, mark: &Path) {
 
 /// Everything in a repository that an export must leave alone: index, HEAD, settings, files.
 fn state(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    // First: it writes an index anew whose files are as old as itself.
+    let status = git(dir, &["status", "--porcelain", "--ignored"]).into_bytes();
     ["index", "HEAD", "config", "refs/heads/main"]
         .map(|name| (name.to_owned(), fs::read(dir.join(".git").join(name)).unwrap_or_default()))
         .into_iter()
-        .chain([("status".to_owned(), git(dir, &["status", "--porcelain", "--ignored"]).into_bytes())])
+        .chain([("status".to_owned(), status)])
         .collect()
 }
 
